@@ -29,7 +29,7 @@ class Mpp:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in level-0 px; fractions are allowed, and so is reaching past the slide's edge."""
+    """A rectangle in level-0 px; fractions are allowed, and so is reaching past the edge."""
 
     x: float
     y: float
@@ -74,7 +74,7 @@ class Slide:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
-    """Pixels as read: transparent ones are painted in the background colour and marked not valid."""
+    """Pixels as read: transparent ones are in the background colour and marked not valid."""
 
     rgb: NDArray[np.uint8]
     """height x width x 3, sRGB."""
