@@ -44,7 +44,7 @@ class Level:
     width_px: int
     height_px: int
     downsample: float
-    """Level-0 px per px of this level."""
+    """Level-0 px per px of this level, as it was made (see `exact_downsample`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Slide:
     """The scanned part of level 0; the whole of it where the format states no bounds."""
     objective_power: float | None
     background_rgb: tuple[int, int, int]
+    ycbcr: bool = False
+    """OpenSlide hands out YCbCr as if it were RGB; readers convert it (see `mislabelled_ycbcr`)."""
     warnings: tuple[str, ...] = ()
 
     @property

@@ -1,0 +1,47 @@
+"""Fixtures every test may use: real data where it lies, and small slides painted on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tiny_slides import gradient, patch_table, tile_offsets, write_tiff
+
+DATA = Path(
+    os.environ.get("SLIDETRIAGE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
+)
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """Path of a file of the real data; skips where it is absent, fails where CI should have it."""
+
+    def find(name: str) -> Path:
+        path = (DATA / name).resolve()
+        if not path.exists():
+            reason = (
+                f"real data not found: {name} (set SLIDETRIAGE_DATA to the folder that holds it)"
+            )
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return path
+
+    return find
+
+
+@pytest.fixture
+def bounded_slide(tmp_path: Path) -> Path:
+    """A generic TIFF of 1024 x 1024 px whose edge tiles are missing, so that it has bounds."""
+    path = tmp_path / "bounded.tif"
+    write_tiff(path, gradient(1024, 1024), compression=None)
+    offsets, _, offset_table, count_table = tile_offsets(path)
+    kept = {4 * 2 + 1, 4 * 2 + 2}  # third row of tiles, second and third column
+    for index in range(len(offsets)):
+        if index not in kept:
+            patch_table(path, offset_table, index, 0)
+            patch_table(path, count_table, index, 0)
+    return path

@@ -1,0 +1,181 @@
+"""Opens a slide: understands it, settles its physical scale, and picks the reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from math import log2
+from pathlib import Path
+
+import openslide
+
+from slidetriage.errors import SlideNotReadable
+
+from .companions import slide_files
+from .dicom import mislabelled_ycbcr
+from .image_reader import SUFFIXES, ImageReader, image_size
+from .openslide_reader import OpenSlideReader
+from .preflight import LARGEST_SLIDE_PX, check_file, check_tiff, is_tiff
+from .scale import objective_warnings, parse_mpp, resolve_mpp
+from .slide import Box, Level, MppSource, Slide, SlideReader
+
+_WHITE = (255, 255, 255)
+
+
+def open_slide(
+    path: str | Path, *, mpp: float | None = None, mpp_source: MppSource = "command line"
+) -> Slide:
+    """Open the slide at `path`, look at it, and close it again.
+
+    Parameters
+    ----------
+    path
+        Anything OpenSlide 4 opens, or a plain 8-bit RGB TIFF, PNG or JPEG image.
+    mpp
+        Micrometres per level-0 px where the file does not say or is wrong; plain images need it.
+    mpp_source
+        Who stated `mpp`.
+
+    Raises
+    ------
+    SlideNotFound, SlideNotReadable
+        The file is missing, damaged or no slide.
+    ScaleError
+        No mpp (E_NO_MPP), or an impossible one (E_BAD_MPP).
+    """
+    path = Path(path)
+    check_file(path)
+    tiff = is_tiff(path)
+    if tiff:
+        check_tiff(path)
+    try:
+        with openslide.OpenSlide(path) as handle:
+            return _describe(path, handle, mpp, mpp_source)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        if path.suffix.lower() in SUFFIXES:
+            return _describe_image(path, mpp, mpp_source)
+        raise SlideNotReadable(
+            f"{path.name}: OpenSlide knows no slide format that fits this file.",
+            mend="Check that it is a slide, was copied whole, and lies beside its companion files.",
+        ) from error
+    except openslide.OpenSlideError as error:
+        raise SlideNotReadable(
+            f"{path.name}: OpenSlide cannot open it: {_without_folder(path, error)}.",
+            mend="Copy it again from the scanner, or convert it to a pyramidal TIFF.",
+        ) from error
+
+
+def open_reader(slide: Slide) -> SlideReader:
+    """The reader for a slide; it opens the file when it is first read."""
+    return ImageReader(slide) if slide.reader == "image" else OpenSlideReader(slide)
+
+
+def _describe(
+    path: Path, handle: openslide.OpenSlide, stated: float | None, source: MppSource
+) -> Slide:
+    properties: Mapping[str, str] = handle.properties
+    name = path.name
+    width, height = handle.dimensions
+    if width * height > LARGEST_SLIDE_PX:
+        raise SlideNotReadable(
+            f"{name}: says it is {width} x {height} px.",
+            mend="The file is damaged; export it again.",
+            code="E_TOO_LARGE",
+        )
+    in_file = (
+        parse_mpp(properties.get(openslide.PROPERTY_NAME_MPP_X), where=name),
+        parse_mpp(properties.get(openslide.PROPERTY_NAME_MPP_Y), where=name),
+    )
+    mpp, warnings = resolve_mpp(in_file, stated, source=source, where=name)
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+    ycbcr = vendor == "dicom" and mislabelled_ycbcr(path)
+    if ycbcr:
+        warnings += ("the file says RGB but its JPEG frames are YCbCr; colours were converted",)
+    power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+    return Slide(
+        path=path,
+        files=slide_files(path),
+        reader="openslide",
+        vendor=vendor,
+        width_px=width,
+        height_px=height,
+        levels=tuple(
+            Level(*size, exact_downsample((width, height), size))
+            for size in handle.level_dimensions
+        ),
+        mpp=mpp,
+        bounds=_bounds(properties, width, height),
+        objective_power=power,
+        background_rgb=_colour(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
+        ycbcr=ycbcr,
+        warnings=warnings + objective_warnings(mpp, power),
+    )
+
+
+def _describe_image(path: Path, stated: float | None, source: MppSource) -> Slide:
+    width, height = image_size(path)
+    # A plain image's resolution tag is about printing, so it is not looked at.
+    mpp, warnings = resolve_mpp((None, None), stated, source=source, where=path.name)
+    return Slide(
+        path=path,
+        files=(path,),
+        reader="image",
+        vendor="plain image",
+        width_px=width,
+        height_px=height,
+        levels=(Level(width, height, 1.0),),
+        mpp=mpp,
+        bounds=Box(0, 0, width, height),
+        objective_power=None,
+        background_rgb=_WHITE,
+        warnings=warnings,
+    )
+
+
+def _bounds(properties: Mapping[str, str], width: int, height: int) -> Box:
+    """The scanned part of level 0 (MIRAX, Leica, generic TIFF with missing edge tiles)."""
+    keys = ("x", "y", "width", "height")
+    stated = [_number(properties.get(f"openslide.bounds-{key}")) for key in keys]
+    x, y, w, h = (math.nan if value is None else value for value in stated)
+    inside = x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
+    return Box(x, y, w, h) if inside else Box(0, 0, width, height)
+
+
+def exact_downsample(whole: tuple[int, int], level: tuple[int, int]) -> float:
+    """Level-0 px per px of a level, from both sizes.
+
+    Writers halve a pyramid and drop the odd row, so the ratio of the sizes is a little more than
+    the whole number by which the pixels were really joined; over a slide that adds up to a pixel
+    of the level. Where a whole number explains both sizes it is taken.
+
+    >>> exact_downsample((2220, 2967), (277, 370))
+    8.0
+    >>> exact_downsample((1000, 1000), (300, 300)) == 1000 / 300
+    True
+    """
+    ratios = [full / part for full, part in zip(whole, level, strict=True)]
+    mean = sum(ratios) / 2
+    for joined in (2 ** round(log2(mean)), round(mean)):
+        sizes = zip(whole, level, strict=True)
+        if all(part in (full // joined, -(-full // joined)) for full, part in sizes):
+            return float(joined)
+    return mean
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _colour(text: str | None) -> tuple[int, int, int]:
+    try:
+        red, green, blue = bytes.fromhex(text or "")
+    except ValueError:
+        return _WHITE
+    return red, green, blue
+
+
+def _without_folder(path: Path, error: Exception) -> str:
+    return str(error).replace(str(path), path.name).splitlines()[0].rstrip(".")

@@ -1,0 +1,137 @@
+"""Looks at a file before a decoder does: is it there, whole, of a sane size and kind.
+
+OpenSlide gives one message for nearly everything that is wrong with a file, blocks for ever on a
+FIFO, and aborts the process on a tile of absurd size; so these are told apart here first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from pathlib import Path
+
+import tifffile
+from tifffile import TiffPage
+
+from slidetriage.errors import SlideNotFound, SlideNotReadable
+
+LARGEST_SLIDE_PX = 1 << 38
+"""About 500,000 x 500,000 px, four times the area of the largest scans (reliability, S3)."""
+
+TILE_SIDE_PX = (16, 8192)
+
+LOST_TILES = 0.001
+"""Share of tiles past the end of the file above which it is truncated rather than damaged."""
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def check_file(path: Path) -> None:
+    """Raise unless `path` is a regular, readable file with something in it.
+
+    Raises `SlideNotFound` (E_NOT_FOUND) or `SlideNotReadable` (E_NOT_REGULAR, E_PERMISSION,
+    E_EMPTY).
+    """
+    try:
+        status = path.stat()
+    except PermissionError as error:
+        raise _refused(path, "may not be read", "E_PERMISSION", _ASK) from error
+    except OSError as error:
+        raise SlideNotFound(
+            f"{path.name}: no such file.", mend=f"Check the path: {path}", code="E_NOT_FOUND"
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
+        raise _refused(path, what, "E_NOT_REGULAR", "Give the slide's own file.")
+    if not os.access(path, os.R_OK):
+        raise _refused(path, "may not be read", "E_PERMISSION", _ASK)
+    if status.st_size == 0:
+        raise _refused(path, "is empty", "E_EMPTY", "Copy it again from the scanner.")
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether the file starts as a TIFF or BigTIFF does."""
+    with path.open("rb") as file:
+        return file.read(4) in _TIFF_MAGIC
+
+
+def check_tiff(path: Path) -> None:
+    """Raise where a TIFF's own tables show that it is truncated, of absurd size, or not RGB.
+
+    Raises `SlideNotReadable` (E_TRUNCATED, E_TOO_LARGE, E_NOT_RGB, E_NOT_SLIDE).
+    """
+    size = path.stat().st_size
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            # Only the first series holds the slide; label and macro pages are not looked at.
+            pages = [
+                page
+                for page in tiff.pages
+                if isinstance(page, tifffile.TiffPage) and (page.is_tiled or page.index == 0)
+            ]
+            for page in pages:
+                _check_page(path, page)
+            _check_extents(path, pages, size)
+    except (
+        tifffile.TiffFileError,
+        struct.error,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+    ) as error:
+        if isinstance(error, SlideNotReadable):
+            raise
+        raise _refused(
+            path,
+            "has a damaged directory; the file is truncated or was not copied whole",
+            "E_TRUNCATED",
+            "Copy it again from the scanner and compare sizes.",
+        ) from error
+
+
+def _check_page(path: Path, page: TiffPage) -> None:
+    width, height = int(page.imagewidth), int(page.imagelength)
+    if width <= 0 or height <= 0:
+        raise _refused(path, f"says it is {width} x {height} px", "E_NOT_SLIDE", _AGAIN)
+    if width * height > LARGEST_SLIDE_PX:
+        raise _refused(path, f"says it is {width} x {height} px", "E_TOO_LARGE", _AGAIN)
+    if page.is_tiled:
+        sides = int(page.tilewidth), int(page.tilelength)
+        if not all(TILE_SIDE_PX[0] <= side <= TILE_SIDE_PX[1] for side in sides):
+            what = f"has tiles of {sides[0]} x {sides[1]} px"
+            raise _refused(path, what, "E_TOO_LARGE", "Convert it to tiles of 256 to 1024 px.")
+    bits, samples = int(page.bitspersample), int(page.samplesperpixel)
+    palette = int(page.photometric) == 3
+    if bits != 8 or (samples not in (3, 4) and not palette):
+        raise _refused(
+            path,
+            f"has {samples} channel(s) of {bits} bits, not 8-bit RGB",
+            "E_NOT_RGB",
+            "Fluorescence and grey images are not supported; export brightfield RGB.",
+        )
+
+
+def _check_extents(path: Path, pages: list[TiffPage], size: int) -> None:
+    """Compare where the directories say that data lies with where the file ends."""
+    tiles = lost = 0
+    for page in pages:
+        offsets, counts = page.dataoffsets, page.databytecounts
+        tiles += len(offsets)
+        lost += sum(o + c > size for o, c in zip(offsets, counts, strict=False))
+    if lost > 1 and lost > LOST_TILES * tiles:
+        raise _refused(
+            path,
+            f"is truncated: {lost} of {tiles} tiles lie past its end at {size} bytes",
+            "E_TRUNCATED",
+            "Copy it again from the scanner and compare sizes.",
+        )
+
+
+_ASK = "Ask for read permission on it."
+_AGAIN = "The file is damaged or not a slide; export it again."
+
+
+def _refused(path: Path, what: str, code: str, mend: str) -> SlideNotReadable:
+    return SlideNotReadable(f"{path.name}: the file {what}.", mend=mend, code=code)
