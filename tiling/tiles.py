@@ -17,7 +17,7 @@ from slidetriage.wsi import Box, Slide
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TissueMask:
-    """Tissue over the whole of level 0, at thumbnail scale."""
+    """Tissue over the slide's bounds, at thumbnail scale."""
 
     mask: NDArray[np.bool_]
     """rows x columns; True is tissue."""

@@ -1,0 +1,86 @@
+"""The slide at low power, read so that one bad tile costs its own area and no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidetriage.errors import PixelsUnreadable
+from slidetriage.wsi import Box, SlideReader
+
+THUMBNAIL_MPP = 8.0
+"""um/px at which tissue is looked for: a nucleus is one pixel, a fat cell is ten."""
+
+SMALLEST_PART_PX = 32
+"""Side of the smallest part given up on: 256 um at the usual scale."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thumbnail:
+    """The slide's bounds at low power."""
+
+    rgb: NDArray[np.uint8]
+    """rows x columns x 3."""
+    valid: NDArray[np.bool_]
+    """rows x columns; False where nothing was scanned or nothing could be read."""
+    unreadable: NDArray[np.bool_]
+    """rows x columns; True where the file could not be decoded."""
+    mpp_x: float
+    mpp_y: float
+    """Micrometres per thumbnail pixel along each axis."""
+
+
+def read_thumbnail(reader: SlideReader, mpp: float = THUMBNAIL_MPP) -> Thumbnail:
+    """Read the slide's bounds at about `mpp` um/px (exactly so up to half a pixel in the whole).
+
+    A slide coarser than `mpp` is read at its own scale. Raises `PixelsUnreadable` where more than
+    half of the slide cannot be decoded.
+    """
+    slide = reader.slide
+    bounds = slide.bounds
+    width_um, height_um = bounds.width * slide.mpp.x, bounds.height * slide.mpp.y
+    columns = max(1, round(width_um / max(mpp, slide.mpp.x)))
+    rows = max(1, round(height_um / max(mpp, slide.mpp.y)))
+    thumbnail = Thumbnail(
+        rgb=np.empty((rows, columns, 3), np.uint8),
+        valid=np.zeros((rows, columns), np.bool_),
+        unreadable=np.zeros((rows, columns), np.bool_),
+        mpp_x=width_um / columns,
+        mpp_y=height_um / rows,
+    )
+    error = _fill(reader, thumbnail, slice(0, rows), slice(0, columns))
+    if error is not None and thumbnail.unreadable.mean() > 0.5:
+        raise error
+    return thumbnail
+
+
+def _fill(
+    reader: SlideReader, thumbnail: Thumbnail, rows: slice, columns: slice
+) -> PixelsUnreadable | None:
+    """Read one part into the thumbnail, or in halves where that fails; returns the last error."""
+    bounds, (height, width) = reader.slide.bounds, thumbnail.valid.shape
+    step_x, step_y = bounds.width / width, bounds.height / height
+    tall, wide = rows.stop - rows.start, columns.stop - columns.start
+    box = Box(
+        bounds.x + columns.start * step_x, bounds.y + rows.start * step_y, wide * step_x,
+        tall * step_y,
+    )  # fmt: skip
+    try:
+        pixels = reader.read(box, wide, tall)
+    except PixelsUnreadable as error:
+        if max(tall, wide) <= SMALLEST_PART_PX:
+            thumbnail.rgb[rows, columns] = reader.slide.background_rgb
+            thumbnail.unreadable[rows, columns] = True
+            return error
+        if tall >= wide:
+            middle = (rows.start + rows.stop) // 2
+            halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
+        else:
+            middle = (columns.start + columns.stop) // 2
+            halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
+        errors = [_fill(reader, thumbnail, *half) for half in halves]
+        return errors[1] or errors[0]
+    thumbnail.rgb[rows, columns], thumbnail.valid[rows, columns] = pixels.rgb, pixels.valid
+    return None
