@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from slidetriage.errors import SlideTriageError
     from slidetriage.models import Bundle, load_bundle
     from slidetriage.tiling import find_tissue
-    from slidetriage.workflows import triage
+    from slidetriage.workflows import Resources, Settings, triage
     from slidetriage.wsi import Slide, open_reader, open_slide
 
 __all__ = [
     "Bundle",
+    "Resources",
+    "Settings",
     "Slide",
     "SlideTriageError",
     "__version__",
@@ -31,6 +33,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Bundle": "slidetriage.models",
+    "Resources": "slidetriage.workflows",
+    "Settings": "slidetriage.workflows",
     "Slide": "slidetriage.wsi",
     "SlideTriageError": "slidetriage.errors",
     "find_tissue": "slidetriage.tiling",

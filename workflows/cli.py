@@ -1,0 +1,254 @@
+"""The command line: run, info, models, demo. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from slidetriage import __version__
+from slidetriage.errors import ModelError, SlideTriageError, UsageError
+
+from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
+
+if TYPE_CHECKING:
+    # Loading these takes seconds, which `--help` need not wait for.
+    from .driver import TriageReport, Watcher
+
+EXIT_INCOMPLETE = 3
+EXIT_USAGE = 2
+EXIT_OUTPUT = 74
+EXIT_LOCKED = 75
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help=f"Triage whole-slide images: score, heatmap and annotations. {RESEARCH_USE}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="List model bundles and show their cards.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results; made if missing.")]
+Model = Annotated[
+    str, typer.Option("--model", help="A shipped bundle's name, or the folder of a bundle.")
+]
+Mpp = Annotated[
+    float | None,
+    typer.Option("--mpp", help="um per pixel, for slides whose file does not say or is wrong."),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="dask (several processes) or serial (this one).")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes on this machine; one per core.")
+]
+
+
+def main() -> None:
+    """Run the command line; ends the process with a code that says how it went."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except SlideTriageError as error:
+        typer.echo(f"slidetriage: {error.code}: {error}", err=True)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        typer.echo("slidetriage: interrupted; finished slides are kept.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def exit_code(error: SlideTriageError) -> int:
+    """The exit code that stands for an error which ends the command."""
+    if error.code == "E_LOCKED":
+        return EXIT_LOCKED
+    if error.code == "E_OUTPUT":
+        return EXIT_OUTPUT
+    return EXIT_USAGE if isinstance(error, UsageError | ModelError) else EXIT_INCOMPLETE
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(  # noqa: PLR0913 - each is an option of the command
+    slides: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or a CSV with a column 'path'.")
+    ],
+    out: Out,
+    model: Model = DEFAULT_BUNDLE,
+    mpp: Mpp = None,
+    engine: Engine = "dask",
+    workers: Workers = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="A running Dask scheduler, tls://host:port.")
+    ] = None,
+    tissue: Annotated[
+        str, typer.Option("--tissue", help="Tissue masker: slidetriage, otsu or morphological.")
+    ] = "slidetriage",
+    min_tissue: Annotated[
+        float, typer.Option("--min-tissue", help="Share of a tile that must be tissue.")
+    ] = 0.25,
+    overlap: Annotated[
+        float, typer.Option("--overlap", help="Share of a tile's side that neighbours share.")
+    ] = 0.0,
+    max_unreadable: Annotated[
+        float, typer.Option("--max-unreadable", help="Share of tiles that may be unreadable.")
+    ] = 0.001,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    ngff: Annotated[
+        str, typer.Option("--ngff", help="OME-Zarr version: 0.5, or 0.4 for QuPath.")
+    ] = "0.5",
+    gz: Annotated[bool, typer.Option("--gz", help="Write .geojson.gz.")] = False,
+    qupath_no_crop: Annotated[
+        bool, typer.Option("--qupath-no-crop", help="GeoJSON for images opened with --no-crop.")
+    ] = False,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Publish features.zarr with each slide.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Triage slides and write a folder for each, with a worklist beside them."""
+    settings = Settings(
+        model=model,
+        masker=tissue,
+        min_tissue=min_tissue,
+        overlap=overlap,
+        max_unreadable=max_unreadable,
+        device=_device(device),
+        ngff=ngff,  # type: ignore[arg-type]  # checked by Settings
+        compress_geojson=gz,
+        crop_to_bounds=not qupath_no_crop,
+        keep_features=keep_features,
+    )
+    from .driver import Resources, triage
+
+    resources = Resources(engine, workers, scheduler)  # type: ignore[arg-type]  # checked there
+    with _watching() as watcher:
+        report = triage(
+            slides, out, settings=settings, mpp=mpp, resources=resources, watcher=watcher
+        )
+    _say(report, json=json)
+
+
+@app.command()
+def info(slide: Path, mpp: Mpp = None, json: Json = False) -> None:
+    """Say what a slide is: size, levels, scale, and what is odd about it."""
+    from slidetriage.wsi import open_slide
+
+    opened = open_slide(slide, mpp=mpp)
+    if json:
+        _print_json(asdict(opened))
+        return
+    from .screens import print_slide
+
+    print_slide(opened)
+
+
+@models_app.command("list")
+def models_list(json: Json = False) -> None:
+    """List the bundles that come with slidetriage."""
+    from slidetriage.models import list_bundles, load_bundle
+
+    cards = [load_bundle(name).card for name in list_bundles()]
+    if json:
+        _print_json([orjson.loads(card.to_json()) for card in cards])
+        return
+    from .screens import print_cards
+
+    print_cards(cards)
+
+
+@models_app.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument()] = DEFAULT_BUNDLE, json: Json = False
+) -> None:
+    """Show a bundle's card: what it is for, what it was made from, how well it measured."""
+    from slidetriage.models import load_bundle
+
+    card = load_bundle(model).card
+    if json:
+        typer.echo(card.to_json(), nl=False)
+        return
+    from .screens import print_card
+
+    print_card(card)
+
+
+@app.command()
+def demo(
+    out: Out = Path("slidetriage-demo"),
+    engine: Engine = "dask",
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Paint a slide of synthetic breast tissue, triage it, and compare with what was planted."""
+    from .demo import run_demo
+    from .driver import Resources
+
+    resources = Resources(engine, workers)  # type: ignore[arg-type]  # checked there
+    with _watching() as watcher:
+        outcome = run_demo(out, resources, watcher)
+    if json:
+        _print_json(outcome.record())
+    else:
+        _say(outcome.report, json=False)
+        typer.echo(outcome.sentence())
+
+
+def _device(wanted: str) -> str:
+    """`auto` is the first GPU where there is one."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(
+            f"There is no device {wanted!r}.", mend="Choose auto, cpu, cuda or cuda:N."
+        )
+    if wanted != "cpu" and not torch.cuda.is_available():
+        raise UsageError("There is no CUDA device here.", mend="Choose --device cpu or auto.")
+    return wanted
+
+
+@contextmanager
+def _watching() -> Iterator[Watcher]:
+    from .screens import ProgressWatcher
+
+    with ProgressWatcher() as watcher:
+        yield watcher
+
+
+def _say(report: TriageReport, *, json: bool) -> None:
+    """Print what became of the run; exit 3 where some slides were not done."""
+    if json:
+        from .worklist import as_records
+
+        _print_json(
+            {"out": str(report.out), "summary": report.counts, "slides": as_records(report.rows)}
+        )
+    else:
+        from .screens import print_report
+
+        print_report(report)
+    if not report.complete:
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())

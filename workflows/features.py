@@ -1,0 +1,55 @@
+"""A slide's features on disk while it is worked on: one chunk per batch, one writer per chunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+FEATURES = "features.zarr"
+
+
+def create_features(path: Path, *, tiles: int, dimension: int, batch: int) -> None:
+    """Make room for N x D features and N coverages; NaN until a batch is written."""
+    group = zarr.open_group(path, mode="w-", zarr_format=3)
+    for name, shape, chunks in (
+        ("features", (tiles, dimension), (batch, dimension)),
+        ("coverage", (tiles,), (batch,)),
+    ):
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype="float32",
+            fill_value=float("nan"),
+            compressors=ZstdCodec(level=1, checksum=True),
+            config={"write_empty_chunks": True},
+        )
+
+
+def write_features(
+    path: Path, start: int, features: NDArray[np.float32], coverage: NDArray[np.float32]
+) -> None:
+    """Store one batch; rows of NaN are tiles that could not be read."""
+    group = zarr.open_group(path, mode="r+", zarr_format=3)
+    stop = start + len(features)
+    _array(group, "features")[start:stop] = features
+    _array(group, "coverage")[start:stop] = coverage
+
+
+def read_features(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """N x D features and N coverages, in tile order."""
+    group = zarr.open_group(path, mode="r", zarr_format=3)
+    features = np.asarray(_array(group, "features")[:], np.float32)
+    return features, np.asarray(_array(group, "coverage")[:], np.float32)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is not an array")
+    return array

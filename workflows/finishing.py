@@ -1,0 +1,186 @@
+"""A slide's features become its score and evidence, written to its folder and published."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidetriage.errors import PixelsUnreadable
+from slidetriage.models import Bag, Bundle
+from slidetriage.wsi import hash_slide
+
+from .features import FEATURES, read_features
+from .geojson import GeoJsonFrame, write_annotations, write_tiles
+from .heatmap import write_heatmap
+from .manifest import provenance, verified_key, write_manifest
+from .overlay import OverlayCaption, draw_overlay
+from .planning import THUMBNAIL_FILE
+from .publishing import publish, write_json
+from .records import RESULT, read_result, result_record
+from .regions import find_regions
+from .results import Region, ScoredTiles
+from .settings import Settings
+from .steps import FinishStep, SlidePlan, SlideResult, Verdict
+
+CONTENT = "content"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """Everything that a slide's folder is written from."""
+
+    plan: SlidePlan
+    scored: ScoredTiles
+    regions: tuple[Region, ...]
+    result: SlideResult
+
+
+def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path) -> SlideResult:
+    """Score the slide, write its folder, and publish it in `out` by one rename.
+
+    Raises
+    ------
+    PixelsUnreadable
+        More tiles were unreadable than the settings allow (E_TOO_MANY_GAPS), or the file changed
+        while it was read (E_UNSTABLE).
+    OutputError
+        The folder cannot be written.
+    """
+    plan = step.plan
+    if verified_key(out / plan.directory) == plan.key:
+        return read_result(out / plan.directory)  # a worker died right after publishing it
+    features, coverage = read_features(step.staging / FEATURES)
+    read = np.asarray(~np.isnan(features).any(axis=1))
+    check_gaps(plan, read, settings, step.error)
+    scored, score = score_tiles(plan, features, coverage, bundle)
+    regions = find_regions(scored, bundle.card.tile_threshold.value)
+    result = summarise(plan, scored, score, regions, bundle)
+    if hash_slide(plan.slide.files) != plan.sha256:
+        raise PixelsUnreadable(
+            f"{plan.slide.path.name}: the file changed while it was read.",
+            mend="Wait until it is written completely, then run again.",
+            code="E_UNSTABLE",
+        )
+    content = step.staging / CONTENT
+    shutil.rmtree(content, ignore_errors=True)
+    content.mkdir()
+    _write_content(content, step.staging, Findings(plan, scored, regions, result), bundle, settings)
+    publish(content, out / result.directory)
+    return result
+
+
+def check_gaps(plan: SlidePlan, read: NDArray[np.bool_], settings: Settings, error: str) -> None:
+    """Raise `PixelsUnreadable` where more tiles are missing than may be."""
+    missing = int((~read).sum())
+    if missing > max(1, settings.max_unreadable * len(read)) or (missing and not read.any()):
+        raise PixelsUnreadable(
+            f"{plan.slide.path.name}: {missing} of {len(read)} tissue tiles could not be read"
+            + (f" (last: {error})." if error else "."),
+            mend="Copy the slide again, or allow more with --max-unreadable.",
+            code="E_TOO_MANY_GAPS",
+        )
+
+
+def score_tiles(
+    plan: SlidePlan,
+    features: NDArray[np.float32],
+    coverage: NDArray[np.float32],
+    bundle: Bundle,
+) -> tuple[ScoredTiles, float | None]:
+    """What the head says of the tiles that were read, and of the slide; None without tissue."""
+    read = ~np.isnan(features).any(axis=1)
+    probability = np.full(len(features), np.nan, np.float32)
+    attention = probability.copy()
+    score = None
+    if read.any():
+        prediction = bundle.predict(Bag(features[read], plan.tiles.centres_um[read]))
+        probability[read] = prediction.tile_scores
+        attention[read] = prediction.attention
+        score = prediction.probability
+    return ScoredTiles(plan.tiles, probability, attention, coverage), score
+
+
+def summarise(
+    plan: SlidePlan,
+    scored: ScoredTiles,
+    score: float | None,
+    regions: tuple[Region, ...],
+    bundle: Bundle,
+) -> SlideResult:
+    """The slide's result in one line."""
+    verdict: Verdict = "no tissue"
+    warnings = list(plan.slide.warnings)
+    if score is not None:
+        flagged = score >= bundle.card.slide_threshold.value
+        verdict = "flagged" if flagged else "not flagged"
+    else:
+        warnings.append(
+            "no tissue was found: look at the slide, and try another masker with --tissue"
+        )
+    missing = int((~scored.read).sum())
+    if missing:
+        warnings.append(f"{missing} of {len(scored.read)} tissue tiles could not be read")
+    return SlideResult(
+        slide_id=plan.slide_id,
+        state="DONE_WITH_GAPS" if missing else "DONE",
+        verdict=verdict,
+        score=score,
+        directory=plan.directory,
+        regions=len(regions),
+        flagged_mm2=sum(region.area_mm2 for region in regions),
+        tissue_mm2=plan.tissue_mm2,
+        tiles=len(scored.read),
+        unreadable=missing,
+        warnings=tuple(warnings),
+    )
+
+
+def _write_content(
+    content: Path, staging: Path, findings: Findings, bundle: Bundle, settings: Settings
+) -> None:
+    """Write every file of the slide's folder; the manifest comes last."""
+    plan, scored, regions = findings.plan, findings.scored, findings.regions
+    card, result = bundle.card, findings.result
+    origin = provenance(plan, bundle, settings)
+    suffix = ".geojson.gz" if settings.compress_geojson else ".geojson"
+    frame = GeoJsonFrame(
+        slide_id=plan.slide_id,
+        class_name=card.positive.qupath_class,
+        class_color=card.positive.color,
+        bounds_px=(plan.slide.bounds.x, plan.slide.bounds.y),
+        crop_to_bounds=settings.crop_to_bounds,
+        metadata={"model": f"{card.name} {card.version}", "result": plan.key[:12]},
+    )
+    write_heatmap(
+        content / "heatmap.zarr",
+        scored,
+        ngff=settings.ngff,
+        name=plan.slide_id,
+        provenance=origin,
+    )
+    write_annotations(content / f"annotations{suffix}", regions, frame)
+    write_tiles(content / f"tiles{suffix}", scored, frame)
+    thumbnail = np.load(staging / THUMBNAIL_FILE, allow_pickle=False)
+    draw_overlay(
+        content / "overlay.png",
+        thumbnail=thumbnail,
+        shown=plan.slide.bounds,
+        scored=scored,
+        regions=regions,
+        caption=OverlayCaption(
+            slide_id=plan.slide_id,
+            class_name=card.positive.name,
+            score=result.score,
+            threshold=card.tile_threshold.value,
+            verdict=result.verdict,
+            model=f"{card.name} {card.version}",
+        ),
+    )
+    if settings.keep_features:
+        (staging / FEATURES).rename(content / FEATURES)
+    write_json(content / RESULT, result_record(result, plan, scored, regions, bundle))
+    write_manifest(content, plan, result, origin)

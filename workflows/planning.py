@@ -1,0 +1,108 @@
+"""A request becomes a plan: the slide is opened, its tissue found, its tiles chosen."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from slidetriage.errors import ScaleError, SlideTriageError
+from slidetriage.models import Card
+from slidetriage.tiling import (
+    TileGrid,
+    TissueMask,
+    find_tissue,
+    read_thumbnail,
+    select_tiles,
+)
+from slidetriage.wsi import Slide, hash_slide, open_reader, open_slide
+
+from .identity import result_key, slide_id
+from .manifest import verified_key
+from .records import read_result
+from .settings import Settings
+from .sources import SlideRequest
+from .steps import PlanStep, SlidePlan, SlideResult
+
+THUMBNAIL_FILE = "thumbnail.npy"
+
+
+def plan_slide(
+    step: PlanStep, card: Card, identity: str, settings: Settings, out: Path
+) -> SlidePlan | SlideResult:
+    """Plan one slide; leaves its thumbnail in the staging folder.
+
+    A slide that was finished before, with the same content, model and settings, gives its result.
+
+    Raises
+    ------
+    SlideTriageError
+        The slide is missing, damaged, without scale, or too coarse for the model.
+    """
+    request = step.request
+    if request.problem is not None:
+        code, message = request.problem
+        raise SlideTriageError(message, code=code)
+    slide = open_slide(request.path, mpp=request.mpp, mpp_source=request.mpp_source)
+    check_scale(slide, card)
+    digest = hash_slide(slide.files)
+    name = slide_id(request.name, digest)
+    key = _key(request, slide, digest, identity, settings)
+    directory = name
+    if (out / name).exists() and verified_key(out / name) != key:
+        # Another model or other settings: the old result stays, the new one stands beside it.
+        directory = f"{name}-{key[:8]}"
+    if verified_key(out / directory) == key:
+        return read_result(out / directory)
+    reader = open_reader(slide)
+    try:
+        thumbnail = read_thumbnail(reader)
+    finally:
+        reader.close()
+    found = find_tissue(
+        thumbnail.rgb,
+        thumbnail.valid,
+        (thumbnail.mpp_x, thumbnail.mpp_y),
+        masker=settings.masker,
+    )
+    # What could not be read may be tissue: its tiles are planned, so that they count as missing.
+    suspected = TissueMask(
+        found.mask | thumbnail.unreadable, found.mpp_x, found.mpp_y, found.method
+    )
+    grid = TileGrid.over(
+        slide, tile_px=card.tile_px, stride_px=settings.stride_px(card.tile_px), mpp=card.mpp
+    )
+    # A worker that died here before may have left something.
+    shutil.rmtree(step.staging, ignore_errors=True)
+    step.staging.mkdir(parents=True)
+    np.save(step.staging / THUMBNAIL_FILE, thumbnail.rgb)
+    return SlidePlan(
+        slide_id=name,
+        sha256=digest,
+        key=key,
+        directory=directory,
+        slide=slide,
+        tiles=select_tiles(grid, suspected, min_tissue=settings.min_tissue),
+        tissue_mm2=found.area_mm2,
+    )
+
+
+def check_scale(slide: Slide, card: Card) -> None:
+    """Raise `ScaleError` (E_MPP_TOO_COARSE) where the slide lacks the detail the model needs."""
+    coarsest = max(slide.mpp.x, slide.mpp.y)
+    limit = card.mpp_range[1]
+    if coarsest > limit:
+        raise ScaleError(
+            f"{slide.path.name}: its finest level has {coarsest:g} um/px, but the model "
+            f"{card.name} needs {card.mpp:g} um/px and accepts nothing coarser than {limit:g}.",
+            mend="Scan at a higher power, or choose a model for coarser pixels with --model.",
+            code="E_MPP_TOO_COARSE",
+        )
+
+
+def _key(
+    request: SlideRequest, slide: Slide, digest: str, identity: str, settings: Settings
+) -> str:
+    scale = {"mpp": [slide.mpp.x, slide.mpp.y], "mpp_source": slide.mpp.source}
+    return result_key(digest, identity, {**settings.as_record(), **scale, "name": request.name})

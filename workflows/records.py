@@ -1,0 +1,114 @@
+"""result.json: what was found on a slide, for programs and for the pages made from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from slidetriage.models import Bundle
+
+from .identity import SCHEMA_VERSION
+from .results import Region, ScoredTiles
+from .settings import RESEARCH_USE
+from .steps import SlidePlan, SlideResult
+
+RESULT = "result.json"
+
+
+def result_record(
+    result: SlideResult,
+    plan: SlidePlan,
+    scored: ScoredTiles,
+    regions: tuple[Region, ...],
+    bundle: Bundle,
+) -> dict[str, object]:
+    """The content of result.json; lengths in um, areas in mm2, boxes in level-0 px."""
+    card, slide, read = bundle.card, plan.slide, scored.read
+    threshold = card.slide_threshold
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "notice": RESEARCH_USE,
+        "slide_id": result.slide_id,
+        "state": result.state,
+        "verdict": result.verdict,
+        "score": result.score,
+        "operating_point": {
+            "threshold": threshold.value,
+            "sensitivity": threshold.sensitivity,
+            "specificity": threshold.specificity,
+            "chosen": threshold.chosen,
+        },
+        "model": {
+            "name": card.name,
+            "version": card.version,
+            "sha256": bundle.identity,
+            "positive_class": card.positive.name,
+            "tile_threshold": card.tile_threshold.value,
+        },
+        "scale": {
+            "mpp_given": {"x": slide.mpp.x, "y": slide.mpp.y, "source": slide.mpp.source},
+            "mpp_asked": card.mpp,
+            "tile_px": card.tile_px,
+            "tile_um": card.tile_px * card.mpp,
+        },
+        "tiles": {
+            "planned": result.tiles,
+            "read": int(read.sum()),
+            "unreadable": result.unreadable,
+            "above_threshold": int((scored.probability[read] >= card.tile_threshold.value).sum()),
+        },
+        "coverage": _coverage(scored),
+        "tissue_mm2": result.tissue_mm2,
+        "flagged_mm2": result.flagged_mm2,
+        "regions": [_region_record(rank, region) for rank, region in enumerate(regions, start=1)],
+        "slide": {
+            "vendor": slide.vendor,
+            "reader": slide.reader,
+            "width_px": slide.width_px,
+            "height_px": slide.height_px,
+            "objective_power": slide.objective_power,
+            "bounds_px": asdict(slide.bounds),
+        },
+        "warnings": list(result.warnings),
+    }
+
+
+def read_result(folder: Path) -> SlideResult:
+    """The result that was published in `folder`."""
+    record = orjson.loads((folder / RESULT).read_bytes())
+    return SlideResult(
+        slide_id=record["slide_id"],
+        state=record["state"],
+        verdict=record["verdict"],
+        score=record["score"],
+        directory=folder.name,
+        regions=len(record["regions"]),
+        flagged_mm2=record["flagged_mm2"],
+        tissue_mm2=record["tissue_mm2"],
+        tiles=record["tiles"]["planned"],
+        unreadable=record["tiles"]["unreadable"],
+        warnings=tuple(record["warnings"]),
+    )
+
+
+def _coverage(scored: ScoredTiles) -> float | None:
+    """Share of the tissue in the planned tiles that was read; None without tissue."""
+    planned = float(scored.tiles.tissue.sum())
+    return float(np.nansum(scored.coverage)) / planned if planned > 0 else None
+
+
+def _region_record(rank: int, region: Region) -> dict[str, object]:
+    left, top, right, bottom = region.shape.bounds
+    inside = region.shape.representative_point()
+    return {
+        "rank": rank,
+        "area_mm2": region.area_mm2,
+        "mean_probability": region.mean_probability,
+        "max_probability": region.max_probability,
+        "tiles": region.tile_count,
+        "box_px": {"x": left, "y": top, "width": right - left, "height": bottom - top},
+        "inside_px": {"x": inside.x, "y": inside.y},
+    }

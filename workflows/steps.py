@@ -1,0 +1,110 @@
+"""The work of a run as values: steps that go to workers, receipts that come back.
+
+No pixels and no features are among them: a step names what to read, a receipt says that it was
+written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from slidetriage.tiling import TileBatch, Tiles
+from slidetriage.wsi import Slide
+
+from .sources import SlideRequest
+
+State = Literal["DONE", "DONE_WITH_GAPS", "REJECTED", "FAILED"]
+
+Verdict = Literal["flagged", "not flagged", "no tissue"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """Open the slide, find its tissue, choose its tiles."""
+
+    request: SlideRequest
+    staging: Path
+    """Folder of this slide's unfinished work; thumbnail and tissue mask are left there."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeStep:
+    """Read one batch of tiles and store their features."""
+
+    slide_id: str
+    batch: TileBatch
+    staging: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FinishStep:
+    """Turn a slide's features into its score and evidence, and publish them."""
+
+    plan: SlidePlan
+    staging: Path
+    error: str
+    """What the last unreadable tile's error said; empty where all were read."""
+
+
+Step = PlanStep | EncodeStep | FinishStep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlidePlan:
+    """What will be done with one slide."""
+
+    slide_id: str
+    sha256: str
+    key: str
+    """Everything the result depends on, hashed (see `identity.result_key`)."""
+    directory: str
+    """Name of the slide's folder within the output folder."""
+    slide: Slide
+    tiles: Tiles
+    tissue_mm2: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReceipt:
+    """One batch was read and its features stored."""
+
+    slide_id: str
+    tiles: int
+    unreadable: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlideResult:
+    """One slide was triaged and its folder published."""
+
+    slide_id: str
+    state: State
+    verdict: Verdict
+    score: float | None
+    """Probability of the positive class, 0 to 1; None where there is no tissue."""
+    directory: str
+    """Name of the slide's folder within the output folder."""
+    regions: int
+    flagged_mm2: float
+    tissue_mm2: float
+    tiles: int
+    unreadable: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlideFailure:
+    """One slide could not be triaged; nothing of it was published."""
+
+    step: str
+    """Which step failed: plan, encode or finish."""
+    code: str
+    message: str
+    rejected: bool
+    """True where the slide itself is at fault, so that trying again is of no use."""
+
+
+Receipt = SlidePlan | BatchReceipt | SlideResult | SlideFailure

@@ -1,0 +1,114 @@
+"""The worklist: one row for every slide given, the most suspicious first, as CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .publishing import write_json, write_whole
+from .settings import RESEARCH_USE
+from .sources import SlideRequest
+from .steps import SlideFailure, SlideResult
+
+COLUMNS = (
+    "rank", "slide_id", "state", "verdict", "score", "regions", "flagged_mm2", "tissue_mm2",
+    "tiles", "unreadable", "code", "reason", "patient_id", "directory", "path",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One slide that was asked for, and what became of it."""
+
+    request: SlideRequest
+    outcome: SlideResult | SlideFailure
+
+    @property
+    def state(self) -> str:
+        """DONE, DONE_WITH_GAPS, REJECTED or FAILED."""
+        if isinstance(self.outcome, SlideResult):
+            return self.outcome.state
+        return "REJECTED" if self.outcome.rejected else "FAILED"
+
+    @property
+    def score(self) -> float | None:
+        """The slide's probability, where it has one."""
+        return self.outcome.score if isinstance(self.outcome, SlideResult) else None
+
+
+def rank_rows(rows: Sequence[Row]) -> list[Row]:
+    """Highest score first; then what has no score, by state and name, for a person to look at."""
+
+    def order(row: Row) -> tuple[bool, float, str, str]:
+        score = row.score
+        return score is None, -(score or 0.0), row.state, str(row.request.path)
+
+    return sorted(rows, key=order)
+
+
+def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """The rows of the worklist in order, with the columns of `COLUMNS`."""
+    return [_record(rank, row) for rank, row in enumerate(rank_rows(rows), start=1)]
+
+
+def write_worklist(out: Path, rows: Sequence[Row]) -> None:
+    """Write worklist.csv and worklist.json, each in one step."""
+    records = as_records(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in record.items()} for record in records)
+    write_whole(out / "worklist.csv", text.getvalue().encode("utf-8"))
+    write_json(
+        out / "worklist.json",
+        {"schema_version": 1, "notice": RESEARCH_USE, "summary": count(rows), "slides": records},
+    )
+
+
+def count(rows: Sequence[Row]) -> dict[str, int]:
+    """How many slides were planned and what became of them; the parts add up to the whole."""
+    states = [row.state for row in rows]
+    return {
+        "planned": len(rows),
+        "done": states.count("DONE"),
+        "gaps": states.count("DONE_WITH_GAPS"),
+        "rejected": states.count("REJECTED"),
+        "failed": states.count("FAILED"),
+        "pending": 0,
+    }
+
+
+def _record(rank: int, row: Row) -> dict[str, object]:
+    record: dict[str, object] = dict.fromkeys(COLUMNS)
+    record |= {
+        "rank": rank,
+        "slide_id": row.request.name,
+        "state": row.state,
+        "patient_id": row.request.patient_id,
+        "path": str(row.request.path),
+    }
+    outcome = row.outcome
+    if isinstance(outcome, SlideFailure):
+        return record | {"code": outcome.code, "reason": outcome.message}
+    return record | {
+        "slide_id": outcome.slide_id,
+        "verdict": outcome.verdict,
+        "score": outcome.score,
+        "regions": outcome.regions,
+        "flagged_mm2": round(outcome.flagged_mm2, 6),
+        "tissue_mm2": round(outcome.tissue_mm2, 6),
+        "tiles": outcome.tiles,
+        "unreadable": outcome.unreadable,
+        "reason": "; ".join(outcome.warnings) or None,
+        "directory": outcome.directory,
+    }
+
+
+def _cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula (OWASP ASVS 5.0, 1.2.10)."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\0"):
+        return f"'{value}"
+    return "" if value is None else value
