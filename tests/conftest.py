@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from slidetriage.wsi import PhantomSpec, paint_phantom
 from tiny_slides import gradient, patch_table, tile_offsets, write_tiff
 
 DATA = Path(
@@ -44,4 +45,12 @@ def bounded_slide(tmp_path: Path) -> Path:
         if index not in kept:
             patch_table(path, offset_table, index, 0)
             patch_table(path, count_table, index, 0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small painted slide with tumour, pen and blur; its tiles at 4 um/px come from level 0."""
+    path = tmp_path_factory.mktemp("phantom") / "phantom.tif"
+    paint_phantom(path, PhantomSpec(width_mm=3.0, height_mm=2.4, mpp=2.0))
     return path

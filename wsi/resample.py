@@ -33,8 +33,8 @@ def area_weights(
     `scale`. For `scale` < 1 (enlarging) the filter is one source pixel wide instead, which is
     linear interpolation between pixel centres.
 
-    >>> area_weights(2, 0.5, 1.5, 4).toarray().round(3).tolist()
-    [[0.333, 0.667, 0.0, 0.0], [0.0, 0.0, 0.667, 0.333]]
+    >>> (3 * area_weights(2, 0.5, 1.5, 4).toarray()).round().astype(int).tolist()
+    [[1, 2, 0, 0], [0, 0, 2, 1]]
     """
     covered = scale if window is None else window
     width = max(covered, 1.0)
