@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import orjson
 import typer
 
@@ -57,14 +59,22 @@ Workers = Annotated[
 def main() -> None:
     """Run the command line; ends the process with a code that says how it went."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for wish in (signal.SIGTERM, signal.SIGHUP):
+        # Stopping is the same whoever asks for it.
+        signal.signal(wish, signal.default_int_handler)
     try:
-        app()
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
     except SlideTriageError as error:
         typer.echo(f"slidetriage: {error.code}: {error}", err=True)
-        sys.exit(exit_code(error))
-    except KeyboardInterrupt:
+        code = exit_code(error)
+    except (KeyboardInterrupt, click.Abort):
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
         typer.echo("slidetriage: interrupted; finished slides are kept.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code)
 
 
 def exit_code(error: SlideTriageError) -> int:

@@ -11,9 +11,9 @@ from rich.table import Table
 from slidetriage.models import Card
 from slidetriage.wsi import Slide
 
+from .driver import TriageReport, Watcher
 from .settings import RESEARCH_USE
 from .steps import BatchReceipt, SlideFailure, SlidePlan, SlideResult
-from .driver import TriageReport, Watcher
 from .worklist import Row
 
 

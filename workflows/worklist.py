@@ -19,6 +19,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
+PENDING_CODE = "E_PENDING"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One slide that was asked for, and what became of it."""
@@ -28,9 +31,11 @@ class Row:
 
     @property
     def state(self) -> str:
-        """DONE, DONE_WITH_GAPS, REJECTED or FAILED."""
+        """DONE, DONE_WITH_GAPS, REJECTED, FAILED, or PENDING where the run never got to it."""
         if isinstance(self.outcome, SlideResult):
             return self.outcome.state
+        if self.outcome.code == PENDING_CODE:
+            return "PENDING"
         return "REJECTED" if self.outcome.rejected else "FAILED"
 
     @property
@@ -77,7 +82,7 @@ def count(rows: Sequence[Row]) -> dict[str, int]:
         "gaps": states.count("DONE_WITH_GAPS"),
         "rejected": states.count("REJECTED"),
         "failed": states.count("FAILED"),
-        "pending": 0,
+        "pending": states.count("PENDING"),
     }
 
 

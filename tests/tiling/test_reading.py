@@ -1,0 +1,131 @@
+"""Tiles in runs against tiles one by one, and what a damaged file costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slidetriage.tiling import (
+    TileBatch,
+    TileGrid,
+    TissueMask,
+    read_thumbnail,
+    read_tiles,
+    select_tiles,
+)
+from slidetriage.wsi import Box, SlideReader, open_reader, open_slide
+from tiny_slides import gradient, tile_offsets, write_tiff
+
+
+def whole_batch(reader: SlideReader, *, mpp: float, stride: int = 50) -> TileBatch:
+    slide = reader.slide
+    grid = TileGrid.over(slide, tile_px=50, stride_px=stride, mpp=mpp)
+    width, height = round(slide.bounds.width / 10), round(slide.bounds.height / 10)
+    scale = (slide.bounds.width * slide.mpp.x / width, slide.bounds.height * slide.mpp.y / height)
+    tissue = TissueMask(np.ones((height, width), bool), *scale, "test")
+    return TileBatch(slide, select_tiles(grid, tissue, min_tissue=0.01), 0)
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.7, 2.0, 3.3])
+@pytest.mark.parametrize("stride", [50, 30])
+def test_runs_give_what_single_tiles_give(tmp_path: Path, mpp: float, stride: int) -> None:
+    slide = open_slide(write_tiff(tmp_path / "a.tif", gradient(700, 900), levels=2))
+    reader = open_reader(slide)
+    batch = whole_batch(reader, mpp=mpp, stride=stride)
+    got = read_tiles(reader, batch)
+    assert got.readable.all()
+    for image, (x, y, width, height) in zip(got.images, batch.tiles.boxes, strict=True):
+        want = reader.read(Box(x, y, width, height), 50, 50)
+        assert np.abs(image.astype(int) - want.rgb).max() <= 1
+
+
+def test_tiles_over_the_edge_are_judged_by_their_part_inside(tmp_path: Path) -> None:
+    reader = open_reader(open_slide(write_tiff(tmp_path / "a.tif", gradient(700, 900))))
+    got = read_tiles(reader, whole_batch(reader, mpp=4.0))
+    assert len(got.images) == 2 * 3
+    # Not exactly 1: a pixel on the edge counts whole or not at all.
+    assert got.valid == pytest.approx(np.ones(6), abs=0.1)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A JPEG pyramid whose level-0 tile at row 1, column 2 is zeroed."""
+    path = write_tiff(tmp_path / "bad.tif", gradient(1024, 1024), compression="jpeg", levels=2)
+    offsets, counts, _, _ = tile_offsets(path)
+    with path.open("r+b") as file:
+        file.seek(offsets[1 * 4 + 2])
+        file.write(b"\0" * counts[1 * 4 + 2])
+    return path
+
+
+def test_a_bad_tile_costs_the_tiles_that_touch_it_and_no_other(
+    damaged: Path, tmp_path: Path
+) -> None:
+    reader = open_reader(open_slide(damaged))
+    batch = whole_batch(reader, mpp=0.5)
+    got = read_tiles(reader, batch)
+    x, y = batch.tiles.boxes[:, 0], batch.tiles.boxes[:, 1]
+    # One pixel further: the reader takes a rim for the filter.
+    touches = (x + 51 > 512) & (x < 769) & (y + 51 > 256) & (y < 513)
+    inside = (x + 50 > 512) & (x < 768) & (y + 50 > 256) & (y < 512)
+    assert not got.readable[inside].any()
+    assert got.readable[~touches].all()
+    assert "bad.tif" in got.error
+    intact = open_reader(
+        open_slide(
+            write_tiff(tmp_path / "ok.tif", gradient(1024, 1024), compression="jpeg", levels=2)
+        )
+    )
+    want = read_tiles(intact, whole_batch(intact, mpp=0.5))
+    np.testing.assert_array_equal(got.images[got.readable], want.images[got.readable])
+
+
+def test_a_passing_fault_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openslide
+
+    reader = open_reader(open_slide(write_tiff(tmp_path / "a.tif", gradient(700, 900))))
+    batch = whole_batch(reader, mpp=2.0)
+    want = read_tiles(reader, batch)
+    real, calls = openslide.OpenSlide.read_region, []
+
+    def flaky(self: object, *arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) in (1, 4):
+            raise openslide.OpenSlideError("Input/output error")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", flaky)
+    got = read_tiles(reader, batch)
+    assert got.readable.all()
+    np.testing.assert_array_equal(got.images, want.images)
+
+
+def test_a_bad_tile_costs_its_part_of_the_thumbnail(tmp_path: Path) -> None:
+    """With one level only, the thumbnail touches every tile of the slide."""
+    path = write_tiff(tmp_path / "one.tif", gradient(4096, 4096), compression="jpeg", mpp=0.5)
+    offsets, counts, _, _ = tile_offsets(path)
+    with path.open("r+b") as file:
+        file.seek(offsets[7 * 16 + 5])
+        file.write(b"\0" * counts[7 * 16 + 5])
+    thumbnail = read_thumbnail(open_reader(open_slide(path)))
+    assert thumbnail.rgb.shape == (256, 256, 3)
+    rows, columns = np.nonzero(thumbnail.unreadable)
+    assert len(rows) > 0
+    assert rows.min() <= 7 * 16 < rows.max()
+    assert columns.min() <= 5 * 16 < columns.max()
+    assert thumbnail.unreadable.mean() < 0.07
+    assert not thumbnail.valid[thumbnail.unreadable].any()
+
+
+def test_the_thumbnail_shows_the_bounds_only(bounded_slide: Path) -> None:
+    thumbnail = read_thumbnail(open_reader(open_slide(bounded_slide)), mpp=2.0)
+    assert thumbnail.rgb.shape == (64, 128, 3)
+    assert thumbnail.valid.all()
+    assert (thumbnail.mpp_x, thumbnail.mpp_y) == (2.0, 2.0)
+
+
+def test_a_coarse_slide_is_not_enlarged(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", gradient(64, 80), mpp=16.0)
+    assert read_thumbnail(open_reader(open_slide(path))).rgb.shape == (64, 80, 3)

@@ -1,0 +1,189 @@
+"""The command line as a user and as a program meet it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from slidetriage.workflows.cli import main
+from slidetriage.workflows.publishing import claim_output
+
+Find = Callable[[str], Path]
+COMMAND = [sys.executable, "-c", "from slidetriage.workflows.cli import main; main()"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def cli(*arguments: str | Path) -> Done:
+    """Run a command in this process, as `main` does it, which saves importing torch each time."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["slidetriage", *map(str, arguments)])
+        patch.setenv("COLUMNS", "120")
+        handlers = {wish: signal.getsignal(wish) for wish in (signal.SIGTERM, signal.SIGHUP)}
+        with pytest.raises(SystemExit) as ended:
+            main()
+        for wish, handler in handlers.items():
+            signal.signal(wish, handler)
+    code = ended.value.code
+    return Done(code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+
+def test_help_says_what_it_is_and_that_it_is_for_research() -> None:
+    done = cli("--help")
+    assert done.returncode == 0
+    assert "Research Use Only" in done.stdout
+    for command in ("run", "info", "models", "demo"):
+        assert command in done.stdout
+
+
+def test_version() -> None:
+    import slidetriage
+
+    assert cli("--version").stdout.strip() == slidetriage.__version__
+
+
+def test_a_run_of_good_and_bad_slides(phantom: Path, data: Find, tmp_path: Path) -> None:
+    done = cli(
+        "run", phantom, data("odd/unreadable.svs"), data("odd/unopenable.tiff"),
+        tmp_path / "missing.svs", data("slides/TCGA-CR-7395-01A-01-TS1.svs"),
+        "--out", tmp_path / "out", "--engine", "serial", "--json",
+    )  # fmt: skip
+    assert done.returncode == 3
+    record = json.loads(done.stdout)
+    assert record["summary"] == {
+        "planned": 5, "done": 1, "gaps": 0, "rejected": 3, "failed": 1, "pending": 0,
+    }  # fmt: skip
+    codes = {Path(row["path"]).name: row["code"] for row in record["slides"]}
+    assert codes == {
+        "phantom.tif": None,
+        "unreadable.svs": "E_TILE_DECODE",
+        "unopenable.tiff": "E_NOT_SLIDE",
+        "missing.svs": "E_NOT_FOUND",
+        "TCGA-CR-7395-01A-01-TS1.svs": "E_NO_MPP",
+    }
+    assert "--mpp" in done.stderr, "the way out is said while it runs"
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_person_reads(phantom: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "run", phantom, "--out", tmp_path / "out", "--workers", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 planned = 1 done + 0 with gaps + 0 rejected + 0 failed + 0 pending" in done.stdout
+    assert "Research Use Only" in done.stdout
+    assert "tiles/s" in done.stderr
+    assert "distributed" not in done.stderr, "Dask's own chatter is not the user's"
+
+
+@pytest.mark.parametrize(
+    ("name", "mpp"),
+    [("slides/TCGA-CR-7395-01A-01-TS1.svs", "0.5"), ("slides/kidney-48-5.tif", "0.5")],
+)
+def test_slides_without_scale_run_where_it_is_stated(
+    data: Find, tmp_path: Path, name: str, mpp: str
+) -> None:
+    refused = cli("run", data(name), "--out", tmp_path / "a", "--engine", "serial", "--json")
+    assert refused.returncode == 3
+    assert json.loads(refused.stdout)["slides"][0]["code"] == "E_NO_MPP"
+    done = cli("run", data(name), "--mpp", mpp, "--out", tmp_path / "b", "--engine", "serial")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "nothing*.svs", "--out", "OUT"], 2, "fits no file"),
+        (["run", "PHANTOM", "--out", "OUT", "--model", "no-such-model"], 2, "no-such-model"),
+        (["run", "PHANTOM", "--out", "OUT", "--engine", "magic"], 2, "serial or dask"),
+        (["run", "PHANTOM", "--out", "OUT", "--tissue", "magic"], 2, "magic"),
+        (["run", "PHANTOM", "--out", "OUT", "--ngff", "0.6"], 2, "0.6"),
+        (["run", "PHANTOM", "--out", "OUT", "--overlap", "2"], 2, "overlap"),
+        (["run", "PHANTOM", "--out", "OUT", "--device", "abacus"], 2, "abacus"),
+        (["run", "PHANTOM", "--out", "OUT", "--scheduler", "tcp://10.0.0.1:8786"], 2, "TLS"),
+        (["run", "PHANTOM", "--out", "PHANTOM/out"], 74, "cannot be written"),
+        (["info", "missing.svs"], 3, "E_NOT_FOUND"),
+        (["models", "show", "no-such-model"], 2, "no-such-model"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(
+    phantom: Path, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    filled = [
+        a.replace("PHANTOM", str(phantom)).replace("OUT", str(tmp_path / "out")) for a in arguments
+    ]
+    done = cli(*filled)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("out/*")), "nothing half-written is left"
+
+
+def test_a_folder_in_use_is_left_alone(phantom: Path, tmp_path: Path) -> None:
+    with claim_output(tmp_path):
+        done = cli("run", phantom, "--out", tmp_path, "--engine", "serial")
+    assert done.returncode == 75
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_an_interrupt_ends_the_run_and_says_so(phantom: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(phantom), "--out", str(out), "--engine", "serial"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (out / ".staging").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    left = {path.name for path in out.iterdir()}
+    assert left <= {"worklist.csv", "worklist.json"} | {
+        p.name for p in out.glob("phantom-*") if (p / "manifest.json").exists()
+    }
+
+
+def test_info_tells_what_a_slide_is(data: Find) -> None:
+    done = cli("info", data("slides/CMU-1-Small-Region.svs"))
+    assert done.returncode == 0
+    for text in ("aperio", "2220 x 2967", "0.499", "20x", "1.11 x 1.48 mm"):
+        assert text in done.stdout
+    record = json.loads(cli("info", data("slides/CMU-1-Small-Region.svs"), "--json").stdout)
+    assert record["mpp"] == {"x": 0.499, "y": 0.499, "source": "file"}
+
+
+def test_models_are_listed_and_shown() -> None:
+    assert "breast-idc-scout" in cli("models", "list").stdout
+    shown = cli("models", "show", "breast-idc-scout")
+    assert "Research Use Only" in shown.stdout
+    card = json.loads(cli("models", "show", "breast-idc-scout", "--json").stdout)
+    assert card["name"] == "breast-idc-scout"
+    assert json.loads(cli("models", "list", "--json").stdout)[0] == card

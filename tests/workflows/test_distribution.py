@@ -1,0 +1,103 @@
+"""The Dask engine: private by default, and a slide that kills workers costs itself alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slidetriage import Resources, Settings
+from slidetriage.errors import UsageError
+from slidetriage.workflows.distribution import DaskEngine
+from slidetriage.workflows.sources import SlideRequest
+from slidetriage.workflows.steps import PlanStep, SlideFailure, SlidePlan
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[DaskEngine]:
+    opened = DaskEngine(Settings(), tmp_path, workers=1)
+    yield opened
+    opened.close()
+
+
+def workers() -> list[psutil.Process]:
+    """The worker processes, which are the children of this process's nannies."""
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
+
+
+def kill_workers(done: threading.Event, killed: list[int]) -> None:
+    while not done.is_set():
+        for process in workers():
+            # A worker that has loaded the model is about to take the step.
+            if process.is_running() and process.memory_info().rss > 250 << 20:
+                process.kill()
+                process.wait(10)
+                killed.append(process.pid)
+        time.sleep(0.05)
+
+
+def test_nothing_listens_beyond_this_machine(engine: DaskEngine) -> None:
+    listening = [
+        connection.laddr.ip
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening, "the scheduler listens somewhere"
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_a_step_that_kills_its_workers_is_given_up(
+    engine: DaskEngine, phantom: Path, tmp_path: Path
+) -> None:
+    done, killed = threading.Event(), list[int]()
+    killer = threading.Thread(target=kill_workers, args=(done, killed))
+    step = PlanStep(SlideRequest(phantom, "p"), tmp_path / "staging" / "0")
+    killer.start()
+    engine.submit(step)
+    back, receipt = engine.next_done()
+    done.set()
+    killer.join()
+    assert back is step
+    assert isinstance(receipt, SlideFailure)
+    assert (receipt.code, receipt.rejected) == ("E_CRASH", True)
+    assert len(killed) >= 2
+    engine.submit(step)
+    assert isinstance(engine.next_done()[1], SlidePlan), "the engine goes on with new workers"
+
+
+@pytest.mark.parametrize("address", ["tcp://10.1.2.3:8786", "ws://cluster:80", "10.1.2.3:8786"])
+def test_a_scheduler_elsewhere_needs_tls(address: str) -> None:
+    with pytest.raises(UsageError, match="TLS"):
+        Resources(scheduler=address)
+
+
+@pytest.mark.parametrize("address", ["tls://10.1.2.3:8786", "tcp://127.0.0.1:8786"])
+def test_tls_and_this_machine_are_accepted(address: str) -> None:
+    assert Resources(scheduler=address).scheduler == address
+
+
+def test_a_running_scheduler_is_used(phantom: Path, tmp_path: Path) -> None:
+    """A scheduler and worker started by hand, as a cluster has them, give the same outcome."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as cluster:
+        engine = DaskEngine(Settings(), tmp_path, address=cluster.scheduler_address)
+        engine.submit(PlanStep(SlideRequest(phantom, "p"), tmp_path / "staging" / "0"))
+        _, receipt = engine.next_done()
+        engine.close()
+        assert isinstance(receipt, SlidePlan)
+        assert cluster.scheduler_info["workers"], "the cluster is left as it was"
+    assert os.path.exists(tmp_path / "staging" / "0" / "features.zarr")

@@ -1,0 +1,76 @@
+"""Results appear whole or not at all, and one run owns the folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slidetriage.errors import OutputError
+from slidetriage.workflows.publishing import STAGING, claim_output, publish, write_json
+
+
+def test_a_claimed_folder_is_left_clean(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with claim_output(out) as staging:
+        assert staging == out / STAGING
+        (staging / "litter").write_text("x")
+    assert list(out.iterdir()) == []
+
+
+def test_litter_of_a_killed_run_is_swept(tmp_path: Path) -> None:
+    (tmp_path / STAGING / "old").mkdir(parents=True)
+    with claim_output(tmp_path) as staging:
+        assert list(staging.iterdir()) == []
+
+
+def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from slidetriage.workflows.publishing import claim_output\n"
+        "with claim_output(Path(sys.argv[1])): pass\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with claim_output(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode != 0
+        assert f"process {os.getpid()}" in second.stderr
+        assert "E_LOCKED" in second.stderr or "another run" in second.stderr
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="--out"), claim_output(tmp_path / "file" / "out"):
+        pass
+
+
+def test_publishing_moves_everything_at_once(tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    (staged / "deep").mkdir(parents=True)
+    (staged / "deep" / "a").write_text("x")
+    publish(staged, tmp_path / "final")
+    assert (tmp_path / "final" / "deep" / "a").read_text() == "x"
+    assert not staged.exists()
+
+
+def test_publishing_never_overwrites(tmp_path: Path) -> None:
+    for name in ("staged", "final"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    with pytest.raises(OutputError):
+        publish(tmp_path / "staged", tmp_path / "final")
+    assert (tmp_path / "final" / "a").read_text() == "final"
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1})
+    write_json(path, {"b": [1.5, None]})
+    assert path.read_text() == '{\n  "b": [\n    1.5,\n    null\n  ]\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(OutputError, match="missing"):
+        write_json(tmp_path / "missing" / "a.json", {})

@@ -1,0 +1,176 @@
+"""The slides of a run on their way: which step comes next, and what each slide came to."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from slidetriage.errors import OutputError
+from slidetriage.tiling import split_batches
+
+from .serial import Engine
+from .settings import Settings
+from .sources import SlideRequest
+from .steps import (
+    BatchReceipt,
+    EncodeStep,
+    FinishStep,
+    PlanStep,
+    Receipt,
+    SlideFailure,
+    SlidePlan,
+    SlideResult,
+    Step,
+)
+from .worklist import PENDING_CODE, Row
+
+
+class Watcher(Protocol):
+    """Is told how a run goes, to show it."""
+
+    def started(self, slides: int) -> None:
+        """A run over so many slides begins."""
+        ...
+
+    def planned(self, plan: SlidePlan) -> None:
+        """A slide was opened and its tiles are known."""
+        ...
+
+    def read(self, receipt: BatchReceipt) -> None:
+        """A batch of tiles was read and encoded."""
+        ...
+
+    def ended(self, row: Row) -> None:
+        """A slide has its result or its failure."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One slide on its way through the run."""
+
+    request: SlideRequest
+    staging: Path
+    plan: SlidePlan | None = None
+    batches_left: int = 0
+    error: str = ""
+    outcome: SlideResult | SlideFailure | None = None
+    twins: list[Job] = field(default_factory=list)
+    """Later jobs with the same name and content; they share this one's outcome."""
+
+
+class Run:
+    """Decides which step comes next; does no work itself."""
+
+    def __init__(
+        self, requests: list[SlideRequest], staging: Path, watcher: Watcher, settings: Settings
+    ) -> None:
+        self._settings = settings
+        self._watcher = watcher
+        self._jobs = [
+            Job(request, staging / f"{number:06d}") for number, request in enumerate(requests)
+        ]
+        self._owner: dict[int, Job] = {}
+        self._by_directory: dict[str, Job] = {}
+        self._planned: deque[Job] = deque(self._jobs)
+        self._ready: deque[tuple[Job, Step]] = deque()
+
+    def rows(self) -> list[Row]:
+        """A row for every slide given, also for those that the run never reached."""
+        why = "The run ended before this slide was done. Run again to go on."
+        pending = SlideFailure("plan", PENDING_CODE, why, rejected=False)
+        return [Row(job.request, job.outcome or pending) for job in self._jobs]
+
+    def drive(self, engine: Engine) -> None:
+        """Keep the engine's slots full until every slide has its outcome."""
+        self._watcher.started(len(self._jobs))
+        in_flight = 0
+        while True:
+            while in_flight < engine.slots and (step := self._next_step()) is not None:
+                engine.submit(step)
+                in_flight += 1
+            if in_flight == 0:
+                return
+            step, receipt = engine.next_done()
+            in_flight -= 1
+            self._take(self._owner.pop(id(step)), receipt)
+
+    def _next_step(self) -> Step | None:
+        """Batches and finishes of slides that are open come before opening another."""
+        while self._ready:
+            job, step = self._ready.popleft()
+            if job.outcome is None:
+                return self._owned(job, step)
+        if self._planned:
+            job = self._planned.popleft()
+            return self._owned(job, PlanStep(job.request, job.staging))
+        return None
+
+    def _owned(self, job: Job, step: Step) -> Step:
+        self._owner[id(step)] = job
+        return step
+
+    def _take(self, job: Job, receipt: Receipt) -> None:
+        if job.outcome is not None:
+            return  # the slide failed while this batch was under way
+        if isinstance(receipt, SlidePlan):
+            self._take_plan(job, receipt)
+        elif isinstance(receipt, BatchReceipt):
+            job.batches_left -= 1
+            job.error = receipt.error or job.error
+            self._watcher.read(receipt)
+            self._finish_if_read(job)
+        else:
+            self._end(job, receipt)
+
+    def _take_plan(self, job: Job, plan: SlidePlan) -> None:
+        first = self._by_directory.setdefault(plan.directory, job)
+        if first is not job:
+            first.twins.append(job)
+            if first.outcome is not None:
+                self._end(job, first.outcome)
+            return
+        job.plan = plan
+        self._watcher.planned(plan)
+        batches = list(split_batches(plan.slide, plan.tiles, self._settings.batch_tiles))
+        job.batches_left = len(batches)
+        self._ready.extend(
+            (job, EncodeStep(plan.slide_id, batch, job.staging)) for batch in batches
+        )
+        self._finish_if_read(job)
+
+    def _finish_if_read(self, job: Job) -> None:
+        if job.plan is not None and job.batches_left == 0:
+            self._ready.appendleft((job, FinishStep(job.plan, job.staging, job.error)))
+
+    def _end(self, job: Job, outcome: SlideResult | SlideFailure) -> None:
+        job.outcome = outcome
+        shutil.rmtree(job.staging, ignore_errors=True)
+        self._watcher.ended(Row(job.request, outcome))
+        if isinstance(outcome, SlideFailure) and outcome.code == OutputError.code:
+            raise OutputError(outcome.message, mend="Free space or mend the disk, then run again.")
+        for twin in job.twins:
+            if twin.outcome is None:
+                self._end(twin, outcome)
+
+
+class Silent:
+    """Shows nothing."""
+
+    def started(self, slides: int) -> None:
+        """Do nothing."""
+
+    def planned(self, plan: SlidePlan) -> None:
+        """Do nothing."""
+
+    def read(self, receipt: BatchReceipt) -> None:
+        """Do nothing."""
+
+    def ended(self, row: Row) -> None:
+        """Do nothing."""
+
+
+_proof: type[Watcher] = Silent
