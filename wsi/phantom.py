@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from slidetriage.errors import OutputError
 
@@ -39,7 +39,9 @@ def paint_phantom(path: str | os.PathLike[str], spec: PhantomSpec | None = None)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
             whole = Path(folder) / "slide.tif"
-            _write(scene, whole)
+            # Many small products: threads would cost ten times what they save.
+            with threadpool_limits(1):
+                _write(scene, whole)
             whole.replace(target)
     except OSError as error:
         raise OutputError(
@@ -59,6 +61,9 @@ def _write(scene: PhantomScene, path: Path) -> None:
     with tifffile.TiffWriter(path, bigtiff=width * height > 2**30) as tif:
         for depth in range(len(levels) + 1):
             scale = DOWNSAMPLE**depth
+            if depth > 1:
+                for top, strip in enumerate(_strips(levels[depth - 2])):
+                    _average_into(levels[depth - 1], strip, top * TILE_PX)
             shape = (height, width) if depth == 0 else levels[depth - 1].shape[:2]
             source = _paint_strips(scene, levels) if depth == 0 else _strips(levels[depth - 1])
             tif.write(
@@ -103,9 +108,6 @@ def _paint_strips(scene: PhantomScene, levels: list[Image]) -> Iterator[Image]:
         if levels:
             _average_into(levels[0], strip, top)
         yield strip
-    for above, level in pairwise(levels):
-        for top in range(0, above.shape[0], TILE_PX):
-            _average_into(level, np.asarray(above[top : top + TILE_PX]), top)
 
 
 def _strips(level: Image) -> Iterator[Image]:

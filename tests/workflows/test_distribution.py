@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -31,14 +33,15 @@ def workers() -> list[psutil.Process]:
     return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
 
 
-def kill_workers(done: threading.Event, killed: list[int]) -> None:
+def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
+    """Kill every worker that is seen with the file open."""
     while not done.is_set():
         for process in workers():
-            # A worker that has loaded the model is about to take the step.
-            if process.is_running() and process.memory_info().rss > 250 << 20:
-                process.kill()
-                process.wait(10)
-                killed.append(process.pid)
+            with contextlib.suppress(psutil.Error):
+                if str(path) in {file.path for file in process.open_files()}:
+                    process.kill()
+                    process.wait(10)
+                    killed.append(process.pid)
         time.sleep(0.05)
 
 
@@ -56,19 +59,24 @@ def test_nothing_listens_beyond_this_machine(engine: DaskEngine) -> None:
 def test_a_step_that_kills_its_workers_is_given_up(
     engine: DaskEngine, phantom: Path, tmp_path: Path
 ) -> None:
+    slow = tmp_path / "slow.tif"
+    shutil.copy(phantom, slow)
+    os.truncate(slow, 40 << 30)  # sparse: takes no room, and half a minute to hash
     done, killed = threading.Event(), list[int]()
-    killer = threading.Thread(target=kill_workers, args=(done, killed))
-    step = PlanStep(SlideRequest(phantom, "p"), tmp_path / "staging" / "0")
+    killer = threading.Thread(target=kill_readers, args=(slow, done, killed))
+    step = PlanStep(SlideRequest(slow, "slow"), tmp_path / "staging" / "0")
     killer.start()
-    engine.submit(step)
-    back, receipt = engine.next_done()
-    done.set()
-    killer.join()
+    try:
+        engine.submit(step)
+        back, receipt = engine.next_done()
+    finally:
+        done.set()
+        killer.join()
     assert back is step
     assert isinstance(receipt, SlideFailure)
     assert (receipt.code, receipt.rejected) == ("E_CRASH", True)
-    assert len(killed) >= 2
-    engine.submit(step)
+    assert len(killed) == 2
+    engine.submit(PlanStep(SlideRequest(phantom, "p"), tmp_path / "staging" / "1"))
     assert isinstance(engine.next_done()[1], SlidePlan), "the engine goes on with new workers"
 
 

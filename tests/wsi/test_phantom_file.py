@@ -1,9 +1,11 @@
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
+import tifffile
 
 from slidetriage.errors import OutputError
 from slidetriage.wsi import Box, PhantomTruth
@@ -115,3 +117,17 @@ def test_reader_pickles_as_its_spec(reader: PhantomReader) -> None:
     assert np.array_equal(again.read(Box(1400, 1100, 64, 64), 64, 64).rgb, before.rgb)
     reader.close()
     assert np.array_equal(reader.read(Box(1400, 1100, 64, 64), 64, 64).rgb, before.rgb)
+
+
+def test_every_level_is_the_mean_of_the_one_above(tmp_path: Path) -> None:
+    """Wide enough for three levels; a level that was never filled would be black."""
+    path = tmp_path / "three.tif"
+    paint_phantom(path, PhantomSpec(width_mm=17, height_mm=1.0, mpp=4.0, glands=False))
+    with tifffile.TiffFile(path) as tif:
+        levels = [page.asarray().astype(float) for page in tif.pages]
+    assert len(levels) == 3
+    for above, level in pairwise(levels):
+        height, width = level.shape[:2]
+        cut = above[: 4 * height, : 4 * width].reshape(height, 4, width, 4, 3)
+        # JPEG changes each level a little.
+        assert np.abs(cut.mean((1, 3)) - level).mean() < 6
