@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from slidetriage.errors import PixelsUnreadable, SlideNotReadable
 
 from .resample import area_weights, flatten_alpha, resample
-from .slide import Box, Pixels, Slide, SlideReader
+from .slide import FINER, Box, Pixels, Slide, SlideReader
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
@@ -34,8 +34,9 @@ class ImageReader:
         """The slide that is read."""
         return self._slide
 
-    def read(self, box: Box, width_px: int, height_px: int) -> Pixels:
+    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
+        del finer  # there is one level
         if self._rgba is None:
             self._rgba = _load(self._slide.path)
         height, width, _ = self._rgba.shape

@@ -13,7 +13,7 @@ from PIL import Image
 from slidetriage.errors import PixelsUnreadable
 
 from .resample import area_weights, flatten_alpha, resample
-from .slide import Box, Level, Pixels, Slide, SlideReader
+from .slide import FINER, Box, Level, Pixels, Slide, SlideReader
 
 LARGEST_READ_PX = 1 << 24
 """Source pixels decoded at once, 64 MiB of RGBA; larger requests are read in parts."""
@@ -26,8 +26,8 @@ which adds up to a gigabyte over 40 open slides."""
 class OpenSlideReader:
     """A `SlideReader` over OpenSlide 4.
 
-    The level used is the coarsest that is still finer than what is asked for; the area filter
-    does the rest, so the result has exactly the mpp asked for.
+    The level is chosen by `finer_level`; the area filter does the rest, so the result has exactly
+    the mpp asked for.
     """
 
     def __init__(self, slide: Slide) -> None:
@@ -42,11 +42,14 @@ class OpenSlideReader:
         """The slide that is read."""
         return self._slide
 
-    def read(self, box: Box, width_px: int, height_px: int) -> Pixels:
+    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
         rgb = np.empty((height_px, width_px, 3), np.uint8)
         valid = np.empty((height_px, width_px), np.bool_)
-        self._fill(box, rgb, valid)
+        index = finer_level(
+            self._slide.levels, box.width / width_px / finer, box.height / height_px / finer
+        )
+        self._fill(index, box, rgb, valid)
         return Pixels(rgb, valid)
 
     def close(self) -> None:
@@ -55,10 +58,9 @@ class OpenSlideReader:
             self._handle.close()
             self._handle = None
 
-    def _fill(self, box: Box, rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+    def _fill(self, index: int, box: Box, rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
         """Read `box` into the arrays, in halves while it is too large to decode at once."""
         height, width = valid.shape
-        index = finer_level(self._slide.levels, box.width / width, box.height / height)
         down = self._slide.levels[index].downsample
         if box.width * box.height / down**2 <= LARGEST_READ_PX or max(width, height) == 1:
             rgb[:], valid[:] = self._read_at(index, box, width, height)
@@ -66,14 +68,14 @@ class OpenSlideReader:
             half, step = width // 2, box.width / width
             left = Box(box.x, box.y, half * step, box.height)
             right = Box(box.x + half * step, box.y, (width - half) * step, box.height)
-            self._fill(left, rgb[:, :half], valid[:, :half])
-            self._fill(right, rgb[:, half:], valid[:, half:])
+            self._fill(index, left, rgb[:, :half], valid[:, :half])
+            self._fill(index, right, rgb[:, half:], valid[:, half:])
         else:
             half, step = height // 2, box.height / height
             top = Box(box.x, box.y, box.width, half * step)
             bottom = Box(box.x, box.y + half * step, box.width, (height - half) * step)
-            self._fill(top, rgb[:half], valid[:half])
-            self._fill(bottom, rgb[half:], valid[half:])
+            self._fill(index, top, rgb[:half], valid[:half])
+            self._fill(index, bottom, rgb[half:], valid[half:])
 
     def _read_at(
         self, index: int, box: Box, width_px: int, height_px: int

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .phantom_paint import render_pixels
 from .phantom_scene import PhantomScene, PhantomSpec, plan_phantom
 from .resample import area_weights, flatten_alpha, resample
-from .slide import Box, Level, Mpp, Pixels, Slide, SlideReader
+from .slide import FINER, Box, Level, Mpp, Pixels, Slide, SlideReader
 
 _SOURCE_PX = 1 << 22
 """Level-0 pixels painted at once; larger requests are served in bands of rows."""
@@ -49,8 +49,9 @@ class PhantomReader:
             background_rgb=(255, 255, 255),
         )
 
-    def read(self, box: Box, width_px: int, height_px: int) -> Pixels:
+    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
+        del finer  # there is one level
         rgb = np.empty((height_px, width_px, 3), np.uint8)
         valid = np.empty((height_px, width_px), np.bool_)
         step = box.height / height_px

@@ -84,6 +84,11 @@ class Pixels:
     """height x width; False where at least half of the pixel's area holds no scanned data."""
 
 
+FINER = 4.0
+"""How many times finer than asked for the level read is, where there is one. Some writers make
+coarse levels by leaving pixels out; averaging over 4 x 4 mends that (docs/decisions/0003)."""
+
+
 class SlideReader(Protocol):
     """Reads any part of one slide at any scale.
 
@@ -97,11 +102,12 @@ class SlideReader(Protocol):
         """The slide that is read."""
         ...
 
-    def read(self, box: Box, width_px: int, height_px: int) -> Pixels:
+    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
         """Resample `box` (level-0 px) to exactly `width_px` x `height_px` pixels.
 
-        Each output pixel is the mean of the area it covers. What lies outside the slide is not
-        valid. Raises `PixelsUnreadable` where the file cannot be decoded.
+        Each output pixel is the mean of the area it covers in the coarsest level that has at
+        least `finer` pixels for each of its sides, or in level 0. What lies outside the slide is
+        not valid. Raises `PixelsUnreadable` where the file cannot be decoded.
         """
         ...
 

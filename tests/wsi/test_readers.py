@@ -99,11 +99,12 @@ def test_the_finest_level_that_is_needed_is_used(tmp_path: Path) -> None:
                 resolutionunit="CENTIMETER",
             )
     reader = open_reader(open_slide(path))
-    colours = {
-        side: int(reader.read(Box(0, 0, 512, 512), side, side).rgb[8, 8, 0])
-        for side in (1024, 512, 300, 256, 200, 128, 16)
-    }
-    assert colours == {1024: 10, 512: 10, 300: 10, 256: 20, 200: 20, 128: 30, 16: 30}
+    box = Box(0, 0, 512, 512)
+    sides = (1024, 512, 300, 256, 200, 128, 64, 32, 16)
+    just = [int(reader.read(box, side, side, finer=1).rgb[8, 8, 0]) for side in sides]
+    assert just == [10, 10, 10, 20, 20, 30, 30, 30, 30]
+    four_times = [int(reader.read(box, side, side).rgb[8, 8, 0]) for side in sides]
+    assert four_times == [10, 10, 10, 10, 10, 10, 20, 30, 30]
 
 
 def test_large_requests_are_read_in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
