@@ -18,7 +18,7 @@ from .geojson import GeoJsonFrame, write_annotations, write_tiles
 from .heatmap import write_heatmap
 from .manifest import provenance, verified_key, write_manifest
 from .overlay import OverlayCaption, draw_overlay
-from .planning import THUMBNAIL_FILE
+from .planning import PICTURE_FILE
 from .publishing import publish, write_json
 from .records import RESULT, read_result, result_record
 from .regions import find_regions
@@ -164,7 +164,7 @@ def _write_content(
     )
     write_annotations(content / f"annotations{suffix}", regions, frame)
     write_tiles(content / f"tiles{suffix}", scored, frame)
-    thumbnail = np.load(staging / THUMBNAIL_FILE, allow_pickle=False)
+    thumbnail = np.load(staging / PICTURE_FILE, allow_pickle=False)
     draw_overlay(
         content / "overlay.png",
         thumbnail=thumbnail,

@@ -6,17 +6,19 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidetriage.errors import ScaleError, SlideTriageError
 from slidetriage.models import Card
 from slidetriage.tiling import (
+    Thumbnail,
     TileGrid,
     TissueMask,
     find_tissue,
     read_thumbnail,
     select_tiles,
 )
-from slidetriage.wsi import Slide, hash_slide, open_reader, open_slide
+from slidetriage.wsi import Slide, SlideReader, hash_slide, open_reader, open_slide
 
 from .identity import result_key, slide_id
 from .manifest import verified_key
@@ -25,13 +27,16 @@ from .settings import Settings
 from .sources import SlideRequest
 from .steps import PlanStep, SlidePlan, SlideResult
 
-THUMBNAIL_FILE = "thumbnail.npy"
+PICTURE_FILE = "picture.npy"
+
+PICTURE_PX = 1200
+"""Least length of the overlay's picture; a small slide's thumbnail would look like a mosaic."""
 
 
 def plan_slide(
     step: PlanStep, card: Card, identity: str, settings: Settings, out: Path
 ) -> SlidePlan | SlideResult:
-    """Plan one slide; leaves its thumbnail in the staging folder.
+    """Plan one slide; leaves its picture in the staging folder.
 
     A slide that was finished before, with the same content, model and settings, gives its result.
 
@@ -58,6 +63,7 @@ def plan_slide(
     reader = open_reader(slide)
     try:
         thumbnail = read_thumbnail(reader)
+        picture = _read_picture(reader, thumbnail)
     finally:
         reader.close()
     found = find_tissue(
@@ -76,7 +82,7 @@ def plan_slide(
     # A worker that died here before may have left something.
     shutil.rmtree(step.staging, ignore_errors=True)
     step.staging.mkdir(parents=True)
-    np.save(step.staging / THUMBNAIL_FILE, thumbnail.rgb)
+    np.save(step.staging / PICTURE_FILE, picture)
     return SlidePlan(
         slide_id=name,
         sha256=digest,
@@ -86,6 +92,15 @@ def plan_slide(
         tiles=select_tiles(grid, suspected, min_tissue=settings.min_tissue),
         tissue_mm2=found.area_mm2,
     )
+
+
+def _read_picture(reader: SlideReader, thumbnail: Thumbnail) -> NDArray[np.uint8]:
+    """The slide as the overlay shows it: the thumbnail, or finer where that is small."""
+    rows, columns = thumbnail.valid.shape
+    if max(rows, columns) >= PICTURE_PX:
+        return thumbnail.rgb
+    longest_um = max(rows * thumbnail.mpp_y, columns * thumbnail.mpp_x)
+    return read_thumbnail(reader, longest_um / PICTURE_PX).rgb
 
 
 def check_scale(slide: Slide, card: Card) -> None:

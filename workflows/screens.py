@@ -13,8 +13,11 @@ from slidetriage.wsi import Slide
 
 from .driver import TriageReport, Watcher
 from .settings import RESEARCH_USE
-from .steps import BatchReceipt, SlideFailure, SlidePlan, SlideResult
+from .steps import BatchReceipt, SlideFailure, SlidePlan
 from .worklist import Row
+
+LONGEST_TABLE = 20
+"""Rows shown; the rest stands in worklist.csv."""
 
 
 class ProgressWatcher:
@@ -77,48 +80,37 @@ def print_report(report: TriageReport) -> None:
     """The worklist's head, the sum that adds up, and where everything lies."""
     console = Console()
     table = Table(title="Worklist, most suspicious first", title_justify="left")
-    for heading in (
-        "",
-        "slide",
-        "state",
-        "verdict",
-        "score",
-        "regions",
-        "flagged mm2",
-        "tissue mm2",
-    ):
-        table.add_column(
-            heading, justify="left" if heading in ("slide", "state", "verdict") else "right"
-        )
-    for rank, row in enumerate(report.rows[:20], start=1):
+    table.add_column("", justify="right")
+    table.add_column("slide", overflow="fold")
+    table.add_column("outcome", no_wrap=True)
+    for heading in ("score", "regions", "mm2", "of mm2"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for rank, row in enumerate(report.rows[:LONGEST_TABLE], start=1):
         table.add_row(str(rank), *_cells(row))
     console.print(table)
-    if len(report.rows) > 20:
-        console.print(f"... and {len(report.rows) - 20} more in worklist.csv")
-    counts = report.counts
-    console.print(
-        f"{counts['planned']} planned = {counts['done']} done + {counts['gaps']} with gaps "
-        f"+ {counts['rejected']} rejected + {counts['failed']} failed + {counts['pending']} pending",
-        highlight=False,
-    )
+    if len(report.rows) > LONGEST_TABLE:
+        console.print(f"... and {len(report.rows) - LONGEST_TABLE} more in worklist.csv")
+    names = {"gaps": "with gaps"}
+    counts = {names.get(name, name): number for name, number in report.counts.items()}
+    planned = counts.pop("planned")
+    parts = " + ".join(f"{number} {name}" for name, number in counts.items())
+    console.print(f"{planned} planned = {parts}", highlight=False)
     console.print(f"Results: {report.out}", highlight=False, soft_wrap=True, markup=False)
     console.print(RESEARCH_USE, style="dim")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     outcome = row.outcome
-    if isinstance(outcome, SlideResult):
-        score = "-" if outcome.score is None else f"{outcome.score:.3f}"
-        return (
-            outcome.slide_id,
-            outcome.state,
-            outcome.verdict,
-            score,
-            str(outcome.regions),
-            f"{outcome.flagged_mm2:.2f}",
-            f"{outcome.tissue_mm2:.2f}",
-        )
-    return row.request.name, row.state, outcome.code, "-", "-", "-", "-"
+    if isinstance(outcome, SlideFailure):
+        return row.request.name, f"{row.state} {outcome.code}", "-", "-", "-", "-"
+    return (
+        outcome.slide_id,
+        outcome.verdict + (" (gaps)" if outcome.state == "DONE_WITH_GAPS" else ""),
+        "-" if outcome.score is None else f"{outcome.score:.3f}",
+        str(outcome.regions),
+        f"{outcome.flagged_mm2:.2f}",
+        f"{outcome.tissue_mm2:.2f}",
+    )
 
 
 def print_slide(slide: Slide) -> None:

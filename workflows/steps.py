@@ -26,7 +26,7 @@ class PlanStep:
 
     request: SlideRequest
     staging: Path
-    """Folder of this slide's unfinished work; thumbnail and tissue mask are left there."""
+    """Folder of this slide's unfinished work; its picture is left there."""
 
 
 @dataclass(frozen=True, slots=True)
