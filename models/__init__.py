@@ -1,5 +1,47 @@
 """What to think: encoders, heads and bundles; arrays in, arrays out. Owns torch and timm."""
 
+from .attention import GatedAttentionHead, HeadOutput
+from .backbones import HubModel, hub_encoder, load_encoder, random_encoder
+from .bundle import Bundle
+from .card import (
+    Card,
+    ClassCard,
+    DataSource,
+    EncoderCard,
+    HeadCard,
+    Metric,
+    OperatingPoint,
+    TrainingCard,
+    WeightsCard,
+    read_card,
+)
+from .encoder import TileEncoder, TileTransform
 from .predictions import Bag, BagPrediction
+from .store import list_bundles, load_bundle, save_bundle
 
-__all__ = ["Bag", "BagPrediction"]
+__all__ = [
+    "Bag",
+    "BagPrediction",
+    "Bundle",
+    "Card",
+    "ClassCard",
+    "DataSource",
+    "EncoderCard",
+    "GatedAttentionHead",
+    "HeadCard",
+    "HeadOutput",
+    "HubModel",
+    "Metric",
+    "OperatingPoint",
+    "TileEncoder",
+    "TileTransform",
+    "TrainingCard",
+    "WeightsCard",
+    "hub_encoder",
+    "list_bundles",
+    "load_bundle",
+    "load_encoder",
+    "random_encoder",
+    "read_card",
+    "save_bundle",
+]

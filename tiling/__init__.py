@@ -1,5 +1,24 @@
 """Where to look: tissue, the grid of tiles, and reading them in batches."""
 
+from .maskers import check_masker
+from .reading import TilePixels, read_tiles
+from .selection import select_tiles, split_batches, tissue_fraction
+from .thumbnail import Thumbnail, read_thumbnail
 from .tiles import TileBatch, TileGrid, Tiles, TissueMask
+from .tissue import find_tissue
 
-__all__ = ["TileBatch", "TileGrid", "Tiles", "TissueMask"]
+__all__ = [
+    "Thumbnail",
+    "TileBatch",
+    "TileGrid",
+    "TilePixels",
+    "Tiles",
+    "TissueMask",
+    "check_masker",
+    "find_tissue",
+    "read_thumbnail",
+    "read_tiles",
+    "select_tiles",
+    "split_batches",
+    "tissue_fraction",
+]

@@ -76,7 +76,7 @@ def _runs(batch: TileBatch) -> Iterator[tuple[int, int]]:
             first = index
 
 
-def _read_run(  # noqa: PLR0913 - the arrays filled are one value, kept apart for speed
+def _read_run(
     reader: SlideReader,
     batch: TileBatch,
     first: int,

@@ -1,0 +1,60 @@
+"""Tissue maskers by name: the own one and the two of TIAToolbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidetriage.errors import UsageError
+
+from .stain import mask_stained
+
+Masker = Callable[[NDArray[np.uint8], NDArray[np.bool_], tuple[float, float]], NDArray[np.bool_]]
+"""(rgb, valid, (mpp_x, mpp_y)) -> rows x columns, True is tissue."""
+
+
+def check_masker(name: str) -> Masker:
+    """The masker called `name`; raises `UsageError` that names the choices."""
+    try:
+        return MASKERS[name]
+    except KeyError:
+        raise UsageError(
+            f"There is no tissue masker {name!r}.", mend=f"Choose one of: {', '.join(MASKERS)}."
+        ) from None
+
+
+def mask_by_otsu(
+    rgb: NDArray[np.uint8], valid: NDArray[np.bool_], mpp: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """TIAToolbox's `OtsuTissueMasker`: darker than Otsu's threshold of the grey values."""
+    # It takes seconds to import, so only who asks for it pays.
+    from tiatoolbox.tools.tissuemask import OtsuTissueMasker
+
+    return _fit(OtsuTissueMasker(), rgb) & valid
+
+
+def mask_by_morphology(
+    rgb: NDArray[np.uint8], valid: NDArray[np.bool_], mpp: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """TIAToolbox's `MorphologicalMasker`: Otsu, then small pieces removed and edges grown."""
+    from tiatoolbox.tools.tissuemask import MorphologicalMasker
+
+    return _fit(MorphologicalMasker(mpp=mpp), rgb) & valid
+
+
+def _fit(masker: object, rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    masks = masker.fit_transform(rgb[np.newaxis])  # type: ignore[attr-defined]  # untyped package
+    return np.asarray(masks[0], np.bool_)
+
+
+MASKERS: Mapping[str, Masker] = MappingProxyType(
+    {
+        "slidetriage": mask_stained,
+        "otsu": mask_by_otsu,
+        "morphological": mask_by_morphology,
+    }
+)
+"""Every masker by the name that users choose it by; the first is the default."""

@@ -1,0 +1,1 @@
+"""How breast-idc-scout is trained: tiles, augmentation, tile stage, bag stage and measures."""
