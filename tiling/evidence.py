@@ -14,9 +14,10 @@ from .regions import Bools, Um
 
 Floats = NDArray[np.float32]
 
-CAP = 0.05
 PLAIN = 0.004
 """Texture below which a spot may be glass."""
+REDDISH = 0.003
+"""Redder than the commonest glass by more, a spot is no measure of glass: faint eosin."""
 GLASS_UM = 1500.0
 """Glass changes its tint over millimetres (mounted, dry, under the label's edge)."""
 NEUTRAL = 0.2
@@ -76,12 +77,12 @@ def measure_stain(rgb: NDArray[np.uint8], blur: WeightedBlur) -> Evidence:
     """
     log = np.log((rgb.astype(np.float32) + 8) / 263)  # 8 keeps the noise of black out
     light = log.mean(-1)
-    texture = np.where(blur.whole, np.clip(blur(light, 32) - light, 0, CAP), np.float32(0))
+    texture = np.where(blur.whole, np.clip(blur(light, 32) - light, 0, 0.05), np.float32(0))
     red, green, blue = (blur(log[..., k], 8) for k in range(3))
     tints = np.stack([red - green, blue - green])  # 2 x H x W
     glass = _find_glass(tints, light, blur(texture, 24) < PLAIN, blur.whole)
     tints -= np.array([glass.red_green, glass.blue_green], np.float32)[:, None, None]
-    near = glass.seen & (np.hypot(*tints) < 0.03)
+    near = glass.seen & (np.hypot(*tints) < 0.03) & (blur(tints[0], 48) < REDDISH)
     tints -= np.stack([_local_mean(tint, near, blur.um) for tint in tints])
     chroma = np.maximum(tints.max(0), 0) - np.minimum(tints.min(0), 0)
     noise = min(LARGEST_NOISE, float(np.median(chroma[near]))) if near.any() else 0.0

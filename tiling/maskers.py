@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,24 +32,27 @@ def mask_by_otsu(
     rgb: NDArray[np.uint8], valid: NDArray[np.bool_], mpp: tuple[float, float]
 ) -> NDArray[np.bool_]:
     """TIAToolbox's `OtsuTissueMasker`: darker than Otsu's threshold of the grey values."""
-    # It takes seconds to import, so only who asks for it pays.
-    from tiatoolbox.tools.tissuemask import OtsuTissueMasker
-
-    return _fit(OtsuTissueMasker(), rgb) & valid
+    return _fit(_import_toolbox().OtsuTissueMasker(), rgb) & valid
 
 
 def mask_by_morphology(
     rgb: NDArray[np.uint8], valid: NDArray[np.bool_], mpp: tuple[float, float]
 ) -> NDArray[np.bool_]:
     """TIAToolbox's `MorphologicalMasker`: Otsu, then small pieces removed and edges grown."""
-    from tiatoolbox.tools.tissuemask import MorphologicalMasker
-
-    return _fit(MorphologicalMasker(mpp=mpp), rgb) & valid
+    return _fit(_import_toolbox().MorphologicalMasker(mpp=mpp), rgb) & valid
 
 
-def _fit(masker: object, rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    masks = masker.fit_transform(rgb[np.newaxis])  # type: ignore[attr-defined]  # untyped package
-    return np.asarray(masks[0], np.bool_)
+def _import_toolbox() -> ModuleType:
+    # It takes seconds to import, so only who asks for it pays; what its packages warn of on
+    # import (a file left open, TensorFlow absent) is nothing that a user could mend.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tiatoolbox.tools import tissuemask
+    return cast(ModuleType, tissuemask)
+
+
+def _fit(masker: Any, rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.asarray(masker.fit_transform(rgb[np.newaxis])[0], np.bool_)
 
 
 MASKERS: Mapping[str, Masker] = MappingProxyType(

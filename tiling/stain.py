@@ -17,7 +17,7 @@ from scipy import ndimage as ndi
 from .evidence import Evidence, WeightedBlur, measure_stain
 from .filler import find_filler
 from .ink import find_ink
-from .regions import Bools, Um, close_gaps, fill_holes, measure_areas, open_necks, touching
+from .regions import Bools, Um, close_gaps, fill_holes, grow, measure_areas, open_necks, touching
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class StainSettings:
     """Gaps up to twice this width are closed."""
     strip_um: float = 48.0
     """Uncoloured strips up to twice this width are edges of glass and medium."""
+    trim_um: float = 16.0
+    """The windows reach past the edge of the tissue: so much is taken off again."""
     hole_mm2: float = 1.0
     """Larger holes are lumina and tears: background."""
     rim_mm2: float = 0.04
@@ -98,6 +100,7 @@ def _find(
     mask |= touching(faint, mask, 0.1, um)
     mask = close_gaps(mask, settings.gap_um, um) & free
     mask &= open_necks(mask, settings.strip_um, um) | coloured
+    mask &= ~grow(seen & ~mask, settings.trim_um, um)
     mask = fill_holes(mask, seen, settings.hole_mm2, um, rim_mm2=settings.rim_mm2) & free
     return _keep_stained(mask, evidence, settings, um)
 

@@ -153,7 +153,7 @@ def test_large_holes_stay_open_and_debris_is_dropped() -> None:
 def test_area_does_not_depend_on_the_scale_of_the_thumbnail(mpp: float) -> None:
     rgb, disk = paint(PINK, mpp=mpp)
     found = find_tissue(rgb, everywhere(rgb), (mpp, mpp))
-    assert found.area_mm2 == pytest.approx(np.pi * 1.4**2, rel=0.03)
+    assert found.area_mm2 == pytest.approx(np.pi * 1.4**2, rel=0.04)
     assert dice(found.mask, disk) >= 0.97
 
 
@@ -223,23 +223,29 @@ def test_agrees_with_the_tiles_a_pathologist_labelled(data: Data, mpp: float) ->
 
 def test_keeps_every_lesion_of_a_lymph_node_and_drops_its_glass(data: Data) -> None:
     rgb = tifffile.imread(data("slides/camelyon16_tumor_001_level5.tif"))
+    rgb = np.asarray(Image.fromarray(rgb).reduce(2))  # 15.6 um/px, to be quick
     outlines = json.loads(data("slides/camelyon16_tumor_001.json").read_text())
-    found = find_tissue(rgb, everywhere(rgb), (7.8, 7.8)).mask
+    found = find_tissue(rgb, everywhere(rgb), (15.6, 15.6)).mask
     lesions = Image.new("1", (rgb.shape[1], rgb.shape[0]))
     for outline in outlines["positive"]:
-        ImageDraw.Draw(lesions).polygon([(x / 32, y / 32) for x, y in outline["vertices"]], fill=1)
+        ImageDraw.Draw(lesions).polygon([(x / 64, y / 64) for x, y in outline["vertices"]], fill=1)
     lesion = np.array(lesions)
     assert lesion.sum() > 1000
     assert np.count_nonzero(found & lesion) / np.count_nonzero(lesion) >= 0.99
-    crosses = found[330:620, 330:640], found[320:600, 2560:2860]
+    crosses = found[165:310, 165:320], found[160:300, 1280:1430]
     assert not any(cross.any() for cross in crosses)
-    assert found[:1500].mean() < 0.01  # label edge, coverslip edge, bubble of medium
-    assert found[5400:].mean() < 0.01  # dry glass
+    assert found[:750].mean() < 0.02  # label edge, coverslip edge, bubble of medium
+    assert found[2700:].mean() < 0.01  # dry glass
     assert 0.25 < found.mean() < 0.40
 
 
-def test_every_overview_has_tissue_and_glass(data: Data) -> None:
-    for path in sorted(data("overviews").glob("*.jpg")):
+@pytest.mark.parametrize(
+    "part", [slice(0, None, 7), pytest.param(slice(0, None), marks=pytest.mark.slow)]
+)
+def test_every_overview_has_tissue_and_glass(data: Data, part: slice) -> None:
+    paths = sorted(data("overviews").glob("*.jpg"))[part]
+    assert len(paths) >= 10
+    for path in paths:
         rgb = np.asarray(Image.open(path).convert("RGB"))
         share = find_tissue(rgb, everywhere(rgb), (16, 16)).mask.mean()
         if path.name == NOT_A_SLIDE:
