@@ -45,7 +45,7 @@ class StainSettings:
     """The windows reach past the edge of the tissue: so much is taken off again."""
     hole_mm2: float = 1.0
     """Larger holes are lumina and tears: background."""
-    rim_mm2: float = 0.04
+    rim_mm2: float = 0.08
     """The same for what lies between tissue and the edge of what was scanned."""
     piece_mm2: float = 0.03
     """Smaller pieces are debris."""

@@ -218,7 +218,7 @@ def test_agrees_with_the_tiles_a_pathologist_labelled(data: Data, mpp: float) ->
     rgb = np.asarray(picture.resize(size, Image.Resampling.BOX))
     truth = np.asarray(labels.resize(size, Image.Resampling.NEAREST)) > 0
     scale = (picture.width * 4 / size[0], picture.height * 4 / size[1])
-    assert dice(find_tissue(rgb, everywhere(rgb), scale).mask, truth) >= 0.98
+    assert dice(find_tissue(rgb, everywhere(rgb), scale).mask, truth) >= 0.985
 
 
 def test_keeps_every_lesion_of_a_lymph_node_and_drops_its_glass(data: Data) -> None:
