@@ -119,7 +119,8 @@ def summarise(
         verdict = "flagged" if flagged else "not flagged"
     else:
         warnings.append(
-            "no tissue was found: look at the slide, and try another masker with --tissue"
+            "no tissue was found that fills enough of a tile: look at the slide, check its mpp, "
+            "and try another masker with --tissue or less with --min-tissue"
         )
     missing = int((~scored.read).sum())
     if missing:
