@@ -59,6 +59,8 @@ Workers = Annotated[
 def main() -> None:
     """Run the command line; ends the process with a code that says how it went."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # An interrupt while workers start leaves tasks half-way, of which asyncio tells at length.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     for wish in (signal.SIGTERM, signal.SIGHUP):
         # Stopping is the same whoever asks for it.
         signal.signal(wish, signal.default_int_handler)

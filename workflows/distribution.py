@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from itertools import count
 from pathlib import Path
 
@@ -34,14 +36,19 @@ class StationPlugin(WorkerPlugin):
 
     name = PLUGIN
 
-    def __init__(self, settings: Settings, out: Path) -> None:
+    def __init__(self, settings: Settings, out: Path, *, private: bool) -> None:
         self.settings = settings
         self.out = out
+        self.private = private
+        """Whether the workers belong to this run, and end when it ends."""
         self.station: Station | None = None
 
     def setup(self, worker: object) -> None:
         """Load the model, so that the first step is not late."""
         del worker
+        if self.private and threading.current_thread() is threading.main_thread():
+            # A terminal sends Ctrl-C to every process; the run itself ends its workers.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.station = Station(self.settings, self.out)
         self.station.load()
 
@@ -72,12 +79,12 @@ class DaskEngine:
         address: str | None = None,
     ) -> None:
         # Dask tells of every connection made and closed; what matters comes back as a receipt.
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
             self._cluster = None if address else _local_cluster(workers or os.cpu_count() or 1)
         target = address or self._cluster
         self._client = Client(target, timeout=30)
-        self._client.register_plugin(StationPlugin(settings, out))
+        self._client.register_plugin(StationPlugin(settings, out, private=address is None))
         self._steps: dict[str, Step] = {}
         self._done = as_completed()
         self._number = count()
