@@ -3,15 +3,17 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: install demo test test-all lint format lock clean
 
 install: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-headless.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) --require-hashes --only-binary :all: -r requirements.lock
+	$(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-headless.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
 demo: $(READY)
