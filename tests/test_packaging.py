@@ -54,7 +54,7 @@ def test_importing_the_package_is_quick_and_loads_no_heavy_library() -> None:
 
 
 def test_nothing_needs_the_libraries_of_a_screen() -> None:
-    """A bare machine has no libGL, which TIAToolbox's OpenCV wants; the headless one lies over it."""
+    """A bare machine has no libGL, so the headless OpenCV lies over TIAToolbox's."""
     code = (
         "import slidetriage.wsi, slidetriage.tiling, sys\n"
         "assert 'cv2' not in sys.modules\n"
