@@ -79,7 +79,7 @@ def check_gaps(plan: SlidePlan, read: NDArray[np.bool_], settings: Settings, err
     if missing > max(1, settings.max_unreadable * len(read)) or (missing and not read.any()):
         raise PixelsUnreadable(
             f"{plan.slide.path.name}: {missing} of {len(read)} tissue tiles could not be read"
-            + (f" (last: {error})." if error else "."),
+            + (f" (one of them: {error.rstrip('.')})." if error else "."),
             mend="Copy the slide again, or allow more with --max-unreadable.",
             code="E_TOO_MANY_GAPS",
         )

@@ -120,7 +120,8 @@ class Run:
             self._take_plan(job, receipt)
         elif isinstance(receipt, BatchReceipt):
             job.batches_left -= 1
-            job.error = receipt.error or job.error
+            # Not the last: receipts come in any order, and the message must not depend on it.
+            job.error = min(filter(None, (job.error, receipt.error)), default="")
             self._watcher.read(receipt)
             self._finish_if_read(job)
         else:

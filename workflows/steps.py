@@ -45,7 +45,7 @@ class FinishStep:
     plan: SlidePlan
     staging: Path
     error: str
-    """What the last unreadable tile's error said; empty where all were read."""
+    """What an unreadable tile's error said; empty where all were read."""
 
 
 Step = PlanStep | EncodeStep | FinishStep

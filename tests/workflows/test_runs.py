@@ -20,17 +20,20 @@ from shapely.geometry import box, shape
 from slidetriage import Resources, Settings, load_bundle, triage
 from slidetriage.errors import OutputError, UsageError
 from slidetriage.tiling import split_batches
+from slidetriage.workflows.jobs import Run, Silent
 from slidetriage.workflows.manifest import hash_files, verified_key
 from slidetriage.workflows.serial import SerialEngine
-from slidetriage.workflows.sources import SlideRequest
+from slidetriage.workflows.sources import SlideRequest, find_requests
 from slidetriage.workflows.station import Station
 from slidetriage.workflows.steps import (
     BatchReceipt,
     EncodeStep,
     PlanStep,
+    Receipt,
     SlideFailure,
     SlidePlan,
     SlideResult,
+    Step,
 )
 from slidetriage.wsi import open_slide
 from tiny_slides import gradient, tile_offsets, write_tiff
@@ -184,6 +187,40 @@ def test_the_same_name_with_other_content_gives_two_results(
         shutil.copy(source, tmp_path / name / "case.tif")
     triage([tmp_path / "one", tmp_path / "two"], tmp_path / "out", resources=SERIAL)
     assert len(list((tmp_path / "out").glob("case-*"))) == 2
+
+
+class Backwards(SerialEngine):
+    """Takes many steps and does the last one first: the worst order an engine can have."""
+
+    slots = 50
+
+    def next_done(self) -> tuple[Step, Receipt]:
+        self._waiting.rotate(1)
+        return super().next_done()
+
+
+def test_what_comes_out_does_not_depend_on_the_order_of_receipts(
+    slides: list[Path], phantom: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.tif"
+    shutil.copy(phantom, bad)
+    offsets, counts, _, _ = tile_offsets(bad)
+    with bad.open("r+b") as file:
+        for index in range(len(offsets) // 3, 2 * len(offsets) // 3):
+            file.seek(offsets[index])
+            file.write(b"\0" * counts[index])
+    settings = Settings(batch_tiles=8)
+    outcomes = []
+    for kind in (SerialEngine, Backwards):
+        out = tmp_path / kind.__name__
+        (out / "staging").mkdir(parents=True)
+        run = Run(find_requests([*slides, bad]), out / "staging", Silent(), settings)
+        engine = kind(settings, out)
+        run.drive(engine)
+        engine.close()
+        shutil.rmtree(out / "staging")
+        outcomes.append(([row.outcome for row in run.rows()], tree(out)))
+    assert outcomes[0] == outcomes[1]
 
 
 def station_for(out: Path) -> Station:
