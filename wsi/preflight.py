@@ -6,7 +6,9 @@ FIFO, and aborts the process on a tile of absurd size; so these are told apart h
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import stat
 import struct
 from pathlib import Path
@@ -63,13 +65,14 @@ def check_tiff(path: Path) -> None:
     """
     size = path.stat().st_size
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _Complaints() as complaints, tifffile.TiffFile(path) as tiff:
             # Only the first series holds the slide; label and macro pages are not looked at.
             pages = [
                 page
                 for page in tiff.pages
                 if isinstance(page, tifffile.TiffPage) and (page.is_tiled or page.index == 0)
             ]
+            _check_directories(path, complaints.said, size)
             for page in pages:
                 _check_page(path, page)
             _check_extents(path, pages, size)
@@ -89,6 +92,45 @@ def check_tiff(path: Path) -> None:
             "E_TRUNCATED",
             "Copy it again from the scanner and compare sizes.",
         ) from error
+
+
+class _Complaints(logging.Handler):
+    """Collects what tifffile logs while a file is read; it goes on where a directory is broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+    def __enter__(self) -> _Complaints:
+        logger = tifffile.logger()
+        logger.addHandler(self)
+        self._propagated, logger.propagate = logger.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger = tifffile.logger()
+        logger.removeHandler(self)
+        logger.propagate = self._propagated
+
+
+_PLACE = re.compile(r"invalid (?:offset to first page|page offset|value offset) (\d+)")
+
+
+def _check_directories(path: Path, complaints: list[str], size: int) -> None:
+    """A directory or a tag's value that should lie past the end was lost with the end."""
+    places = [int(place) for text in complaints for place in _PLACE.findall(text)]
+    # tifffile refuses what starts within the header's 8 bytes or reaches past the end.
+    lost = [place for place in places if place >= 8]
+    if lost:
+        raise _refused(
+            path,
+            f"is truncated: it ends at {size} bytes, amid or before what lies at {max(lost)}",
+            "E_TRUNCATED",
+            "Copy it again from the scanner and compare sizes.",
+        )
 
 
 def _check_page(path: Path, page: TiffPage) -> None:
