@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,12 @@ def patch_table(path: Path, at: int, index: int, value: int) -> None:
     with path.open("r+b") as file:
         file.seek(at + 4 * index)
         file.write(value.to_bytes(4, "little"))
+
+
+def zero_tiles(path: Path, indices: Iterable[int]) -> None:
+    """Overwrite the data of some tiles of level 0 with zeros, as a bad disk or copy does."""
+    offsets, counts, _, _ = tile_offsets(path)
+    with path.open("r+b") as file:
+        for index in indices:
+            file.seek(offsets[index])
+            file.write(b"\0" * counts[index])

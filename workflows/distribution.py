@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 from .serial import Engine
 from .settings import Settings
 from .station import Station
-from .steps import Receipt, SlideFailure, Step
+from .steps import STEP_NAMES, Receipt, SlideFailure, Step
 
 PLUGIN = "slidetriage"
 
@@ -111,7 +111,7 @@ class DaskEngine:
             receipt: Receipt = future.result()
         elif isinstance(error, KilledWorker):
             receipt = SlideFailure(
-                type(step).__name__,
+                STEP_NAMES[type(step)],
                 "E_CRASH",
                 "Reading this slide killed its worker twice; it is probably damaged. "
                 "Copy it again, or convert it to a pyramidal TIFF.",

@@ -23,9 +23,9 @@ from .finishing import finish_slide
 from .planning import plan_slide
 from .settings import Settings
 from .steps import (
+    STEP_NAMES,
     BatchReceipt,
     EncodeStep,
-    FinishStep,
     PlanStep,
     Receipt,
     SlideFailure,
@@ -125,5 +125,4 @@ class Station:
 
 
 def _failure(step: Step, code: str, message: str, *, rejected: bool) -> SlideFailure:
-    name = {PlanStep: "plan", EncodeStep: "encode", FinishStep: "finish"}[type(step)]
-    return SlideFailure(name, code, message, rejected)
+    return SlideFailure(STEP_NAMES[type(step)], code, message, rejected)

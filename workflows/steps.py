@@ -50,6 +50,9 @@ class FinishStep:
 
 Step = PlanStep | EncodeStep | FinishStep
 
+STEP_NAMES = {PlanStep: "plan", EncodeStep: "encode", FinishStep: "finish"}
+"""What a failure calls the step that it ended."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlidePlan:

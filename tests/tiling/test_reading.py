@@ -16,7 +16,7 @@ from slidetriage.tiling import (
     select_tiles,
 )
 from slidetriage.wsi import Box, SlideReader, open_reader, open_slide
-from tiny_slides import gradient, tile_offsets, write_tiff
+from tiny_slides import gradient, write_tiff, zero_tiles
 
 
 def whole_batch(reader: SlideReader, *, mpp: float, stride: int = 50) -> TileBatch:
@@ -53,10 +53,7 @@ def test_tiles_over_the_edge_are_judged_by_their_part_inside(tmp_path: Path) -> 
 def damaged(tmp_path: Path) -> Path:
     """A JPEG pyramid whose level-0 tile at row 1, column 2 is zeroed."""
     path = write_tiff(tmp_path / "bad.tif", gradient(1024, 1024), compression="jpeg", levels=2)
-    offsets, counts, _, _ = tile_offsets(path)
-    with path.open("r+b") as file:
-        file.seek(offsets[1 * 4 + 2])
-        file.write(b"\0" * counts[1 * 4 + 2])
+    zero_tiles(path, [1 * 4 + 2])
     return path
 
 
@@ -105,10 +102,7 @@ def test_a_passing_fault_costs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_bad_tile_costs_its_part_of_the_thumbnail(tmp_path: Path) -> None:
     """With one level only, the thumbnail touches every tile of the slide."""
     path = write_tiff(tmp_path / "one.tif", gradient(4096, 4096), compression="jpeg", mpp=0.5)
-    offsets, counts, _, _ = tile_offsets(path)
-    with path.open("r+b") as file:
-        file.seek(offsets[7 * 16 + 5])
-        file.write(b"\0" * counts[7 * 16 + 5])
+    zero_tiles(path, [7 * 16 + 5])
     thumbnail = read_thumbnail(open_reader(open_slide(path)))
     assert thumbnail.rgb.shape == (256, 256, 3)
     rows, columns = np.nonzero(thumbnail.unreadable)

@@ -74,7 +74,7 @@ def test_a_step_that_kills_its_workers_is_given_up(
         killer.join()
     assert back is step
     assert isinstance(receipt, SlideFailure)
-    assert (receipt.code, receipt.rejected) == ("E_CRASH", True)
+    assert (receipt.step, receipt.code, receipt.rejected) == ("plan", "E_CRASH", True)
     assert len(killed) == 2
     engine.submit(PlanStep(SlideRequest(phantom, "p"), tmp_path / "staging" / "1"))
     assert isinstance(engine.next_done()[1], SlidePlan), "the engine goes on with new workers"

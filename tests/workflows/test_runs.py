@@ -36,7 +36,7 @@ from slidetriage.workflows.steps import (
     Step,
 )
 from slidetriage.wsi import open_slide
-from tiny_slides import gradient, tile_offsets, write_tiff
+from tiny_slides import gradient, tile_offsets, write_tiff, zero_tiles
 
 Find = Callable[[str], Path]
 SERIAL = Resources("serial")
@@ -189,6 +189,12 @@ def test_the_same_name_with_other_content_gives_two_results(
     assert len(list((tmp_path / "out").glob("case-*"))) == 2
 
 
+def middle_third(path: Path) -> range:
+    """Indices of the tiles in the middle of the file."""
+    count = len(tile_offsets(path)[0])
+    return range(count // 3, 2 * count // 3)
+
+
 class Backwards(SerialEngine):
     """Takes many steps and does the last one first: the worst order an engine can have."""
 
@@ -204,11 +210,7 @@ def test_what_comes_out_does_not_depend_on_the_order_of_receipts(
 ) -> None:
     bad = tmp_path / "bad.tif"
     shutil.copy(phantom, bad)
-    offsets, counts, _, _ = tile_offsets(bad)
-    with bad.open("r+b") as file:
-        for index in range(len(offsets) // 3, 2 * len(offsets) // 3):
-            file.seek(offsets[index])
-            file.write(b"\0" * counts[index])
+    zero_tiles(bad, middle_third(bad))
     settings = Settings(batch_tiles=8)
     outcomes = []
     for kind in (SerialEngine, Backwards):
@@ -249,12 +251,10 @@ def test_a_bad_tile_is_a_gap_and_every_other_cell_is_the_same(
     """One tile of the file is zeroed: its cells are NaN, the state says so, the rest is equal."""
     bad = tmp_path / "bad.tif"
     shutil.copy(phantom, bad)
-    offsets, counts, _, _ = tile_offsets(bad)
-    columns = -(-open_slide(bad).width_px // 256)
-    index = (len(offsets) // columns // 2) * columns + columns // 2
-    with bad.open("r+b") as file:
-        file.seek(offsets[index])
-        file.write(b"\0" * counts[index])
+    columns, rows = (
+        -(-side // 256) for side in (open_slide(bad).width_px, open_slide(bad).height_px)
+    )
+    zero_tiles(bad, [rows // 2 * columns + columns // 2])
     settings = Settings(max_unreadable=0.2)
     triage([phantom, bad], tmp_path / "out", resources=SERIAL, settings=settings)
     whole, gaps = (
@@ -273,11 +273,7 @@ def test_a_bad_tile_is_a_gap_and_every_other_cell_is_the_same(
 def test_too_many_bad_tiles_fail_the_slide_and_leave_nothing(tmp_path: Path, phantom: Path) -> None:
     bad = tmp_path / "bad.tif"
     shutil.copy(phantom, bad)
-    offsets, counts, _, _ = tile_offsets(bad)
-    with bad.open("r+b") as file:
-        for index in range(len(offsets) // 3, 2 * len(offsets) // 3):
-            file.seek(offsets[index])
-            file.write(b"\0" * counts[index])
+    zero_tiles(bad, middle_third(bad))
     report = triage(bad, tmp_path / "out", resources=SERIAL)
     (row,) = report.rows
     assert isinstance(row.outcome, SlideFailure)
