@@ -15,9 +15,11 @@ from .card import (
     WeightsCard,
     read_card,
 )
-from .encoder import TileEncoder, TileTransform
+from .encoder import TileEncoder
+from .precision import Device, Precision, RuntimeChoice
 from .predictions import Bag, BagPrediction
 from .store import list_bundles, load_bundle, save_bundle
+from .tile_network import TileTransform
 
 __all__ = [
     "Bag",
@@ -26,6 +28,7 @@ __all__ = [
     "Card",
     "ClassCard",
     "DataSource",
+    "Device",
     "EncoderCard",
     "GatedAttentionHead",
     "HeadCard",
@@ -33,6 +36,8 @@ __all__ = [
     "HubModel",
     "Metric",
     "OperatingPoint",
+    "Precision",
+    "RuntimeChoice",
     "TileEncoder",
     "TileTransform",
     "TrainingCard",

@@ -54,12 +54,16 @@ class GatedAttentionHead(nn.Module):
         mask
             B x N, bool; True is a tile, False is padding. Each bag has at least one tile.
         """
-        h = torch.relu(self.embed(features))  # B x N x H
-        gated = torch.tanh(self.attend(h)) * torch.sigmoid(self.gate(h))  # B x N x L
-        logit = self.weigh(gated).squeeze(-1)  # B x N
+        h, logit = self.embed_tiles(features)  # B x N x H, B x N
         attention = logit.masked_fill(~mask, -torch.inf).softmax(-1)  # B x N
         z = torch.einsum("bn,bnh->bh", attention, h)  # B x H
         return HeadOutput(self.slide(z).squeeze(-1), attention, self.tile_logit(features))
+
+    def embed_tiles(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """... x D -> h, ... x H, and the logits of the attention, ...; tile by tile."""
+        h = torch.relu(self.embed(features))  # ... x H
+        gated = torch.tanh(self.attend(h)) * torch.sigmoid(self.gate(h))  # ... x L
+        return h, self.weigh(gated).squeeze(-1)
 
     def tile_logit(self, features: Tensor) -> Tensor:
         """... x D -> ... logits of the positive class, tile by tile."""

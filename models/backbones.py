@@ -20,6 +20,7 @@ from slidetriage.errors import ModelError
 
 from .card import EncoderCard
 from .encoder import TileEncoder
+from .precision import Device
 from .weights import check_shapes, fill, read_weights
 
 # timm acts on these itself: they would fetch or unpickle files, or change what comes out.
@@ -47,7 +48,7 @@ _LAYERS = {
 }
 
 
-def random_encoder(card: EncoderCard, *, seed: int, device: str = "cpu") -> TileEncoder:
+def random_encoder(card: EncoderCard, *, seed: int, device: str | Device = "cpu") -> TileEncoder:
     """An encoder with random weights drawn by `seed`; the generator of torch is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -59,7 +60,7 @@ def random_encoder(card: EncoderCard, *, seed: int, device: str = "cpu") -> Tile
 
 
 def load_encoder(
-    card: EncoderCard, path: Path, *, sha256: str | None = None, device: str = "cpu"
+    card: EncoderCard, path: Path, *, sha256: str | None = None, device: str | Device = "cpu"
 ) -> TileEncoder:
     """An encoder with the weights of a local safetensors file, a classifier in it left out."""
     weights = read_weights(path, sha256=sha256)
@@ -122,7 +123,7 @@ def hub_encoder(
     cache: Path | None = None,
     offline: bool = True,
     card: EncoderCard | None = None,
-    device: str = "cpu",
+    device: str | Device = "cpu",
 ) -> TileEncoder:
     """An encoder from the hub's local cache, or downloaded if `offline` is false.
 

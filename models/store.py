@@ -18,6 +18,7 @@ from .backbones import build_backbone, outline_backbone
 from .bundle import Bundle
 from .card import Card, EncoderCard, HeadCard, WeightsCard, read_card
 from .encoder import TileEncoder
+from .precision import Device
 from .weights import check_shapes, fill, read_weights
 
 _SHIPPED = Path(__file__).with_name("bundles")
@@ -28,7 +29,7 @@ def list_bundles() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in _SHIPPED.glob("*/card.json")))
 
 
-def load_bundle(name_or_path: str | Path, *, device: str = "cpu") -> Bundle:
+def load_bundle(name_or_path: str | Path, *, device: str | Device = "cpu") -> Bundle:
     """Load a bundle by the name of a shipped one or by its directory.
 
     Card, SHA-256, safetensors header and every tensor's shape are checked before anything is

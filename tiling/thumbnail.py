@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,13 @@ from slidetriage.wsi import Box, SlideReader
 
 THUMBNAIL_MPP = 8.0
 """um/px at which tissue is looked for: a nucleus is one pixel, a fat cell is ten."""
+
+LARGEST_PX = 1 << 22
+"""Pixels of a thumbnail at most: a slide of more than 268 mm2 is looked at more coarsely, one of
+600 mm2 at 12 um/px. Tissue is found at 16 um/px, so this costs nothing up to 1,000 mm2."""
+
+READ_PX = 1 << 18
+"""Pixels of a thumbnail read at once, for the level read has up to 16 times as many and more."""
 
 SMALLEST_PART_PX = 32
 """Side of the smallest part given up on: 256 um at the usual scale."""
@@ -35,12 +43,14 @@ class Thumbnail:
 def read_thumbnail(reader: SlideReader, mpp: float = THUMBNAIL_MPP) -> Thumbnail:
     """Read the slide's bounds at about `mpp` um/px (exactly so up to half a pixel in the whole).
 
-    A slide coarser than `mpp` is read at its own scale. Raises `PixelsUnreadable` where more than
-    half of the slide cannot be decoded.
+    A slide coarser than `mpp` is read at its own scale, and a large one so that the thumbnail has
+    no more than `LARGEST_PX`. Raises `PixelsUnreadable` where more than half of the slide cannot
+    be decoded.
     """
     slide = reader.slide
     bounds = slide.bounds
     width_um, height_um = bounds.width * slide.mpp.x, bounds.height * slide.mpp.y
+    mpp = max(mpp, sqrt(width_um * height_um / LARGEST_PX))
     columns = max(1, round(width_um / max(mpp, slide.mpp.x)))
     rows = max(1, round(height_um / max(mpp, slide.mpp.y)))
     thumbnail = Thumbnail(
@@ -59,7 +69,9 @@ def read_thumbnail(reader: SlideReader, mpp: float = THUMBNAIL_MPP) -> Thumbnail
 def _fill(
     reader: SlideReader, thumbnail: Thumbnail, rows: slice, columns: slice
 ) -> PixelsUnreadable | None:
-    """Read one part into the thumbnail, or in halves where that fails; returns the last error."""
+    """Read one part into the thumbnail, in halves where it is large; returns the last error."""
+    if (rows.stop - rows.start) * (columns.stop - columns.start) > READ_PX:
+        return _fill_halves(reader, thumbnail, rows, columns)
     bounds, (height, width) = reader.slide.bounds, thumbnail.valid.shape
     step_x, step_y = bounds.width / width, bounds.height / height
     tall, wide = rows.stop - rows.start, columns.stop - columns.start
@@ -71,17 +83,23 @@ def _fill(
         # Tissue is found as well on any level, and a coarse one is read ten times faster.
         pixels = reader.read(box, wide, tall, finer=1)
     except PixelsUnreadable as error:
-        if max(tall, wide) <= SMALLEST_PART_PX:
-            thumbnail.rgb[rows, columns] = reader.slide.background_rgb
-            thumbnail.unreadable[rows, columns] = True
-            return error
-        if tall >= wide:
-            middle = (rows.start + rows.stop) // 2
-            halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
-        else:
-            middle = (columns.start + columns.stop) // 2
-            halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
-        errors = [_fill(reader, thumbnail, *half) for half in halves]
-        return errors[1] or errors[0]
+        if max(tall, wide) > SMALLEST_PART_PX:
+            return _fill_halves(reader, thumbnail, rows, columns)
+        thumbnail.rgb[rows, columns] = reader.slide.background_rgb
+        thumbnail.unreadable[rows, columns] = True
+        return error
     thumbnail.rgb[rows, columns], thumbnail.valid[rows, columns] = pixels.rgb, pixels.valid
     return None
+
+
+def _fill_halves(
+    reader: SlideReader, thumbnail: Thumbnail, rows: slice, columns: slice
+) -> PixelsUnreadable | None:
+    if rows.stop - rows.start >= columns.stop - columns.start:
+        middle = (rows.start + rows.stop) // 2
+        halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
+    else:
+        middle = (columns.start + columns.stop) // 2
+        halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
+    errors = [_fill(reader, thumbnail, *half) for half in halves]
+    return errors[1] or errors[0]

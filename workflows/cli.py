@@ -1,4 +1,4 @@
-"""The command line: run, info, models, demo. Results go to stdout, everything else to stderr."""
+"""The command line: run, plan, info, models, demo. Results go to stdout, all else to stderr."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ import typer
 from slidetriage import __version__
 from slidetriage.errors import ModelError, SlideTriageError, UsageError
 
+from .options import (
+    Device,
+    Engine,
+    Json,
+    KeepFeatures,
+    MinTissue,
+    Model,
+    Mpp,
+    Out,
+    Overlap,
+    Precision,
+    Slides,
+    Tissue,
+    Workers,
+)
 from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
 
 if TYPE_CHECKING:
@@ -38,22 +53,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List model bundles and show their cards.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results; made if missing.")]
-Model = Annotated[
-    str, typer.Option("--model", help="A shipped bundle's name, or the folder of a bundle.")
-]
-Mpp = Annotated[
-    float | None,
-    typer.Option("--mpp", help="um per pixel, for slides whose file does not say or is wrong."),
-]
-Engine = Annotated[
-    str, typer.Option("--engine", help="dask (several processes) or serial (this one).")
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes on this machine; one per core.")
-]
 
 
 def main() -> None:
@@ -99,9 +98,7 @@ def _version(
 
 @app.command()
 def run(  # noqa: PLR0913 - each is an option of the command
-    slides: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, or a CSV with a column 'path'.")
-    ],
+    slides: Slides,
     out: Out,
     model: Model = DEFAULT_BUNDLE,
     mpp: Mpp = None,
@@ -110,19 +107,14 @@ def run(  # noqa: PLR0913 - each is an option of the command
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="A running Dask scheduler, tls://host:port.")
     ] = None,
-    tissue: Annotated[
-        str, typer.Option("--tissue", help="Tissue masker: slidetriage, otsu or morphological.")
-    ] = "slidetriage",
-    min_tissue: Annotated[
-        float, typer.Option("--min-tissue", help="Share of a tile that must be tissue.")
-    ] = 0.25,
-    overlap: Annotated[
-        float, typer.Option("--overlap", help="Share of a tile's side that neighbours share.")
-    ] = 0.0,
+    tissue: Tissue = "slidetriage",
+    min_tissue: MinTissue = 0.25,
+    overlap: Overlap = 0.0,
     max_unreadable: Annotated[
         float, typer.Option("--max-unreadable", help="Share of tiles that may be unreadable.")
     ] = 0.001,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     ngff: Annotated[
         str, typer.Option("--ngff", help="OME-Zarr version: 0.5, or 0.4 for QuPath.")
     ] = "0.5",
@@ -130,9 +122,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     qupath_no_crop: Annotated[
         bool, typer.Option("--qupath-no-crop", help="GeoJSON for images opened with --no-crop.")
     ] = False,
-    keep_features: Annotated[
-        bool, typer.Option("--keep-features", help="Publish features.zarr with each slide.")
-    ] = False,
+    keep_features: KeepFeatures = False,
     json: Json = False,
 ) -> None:
     """Triage slides and write a folder for each, with a worklist beside them."""
@@ -143,6 +133,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         overlap=overlap,
         max_unreadable=max_unreadable,
         device=_device(device),
+        precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
         ngff=ngff,  # type: ignore[arg-type]  # checked by Settings
         compress_geojson=gz,
         crop_to_bounds=not qupath_no_crop,
@@ -156,6 +147,44 @@ def run(  # noqa: PLR0913 - each is an option of the command
             slides, out, settings=settings, mpp=mpp, resources=resources, watcher=watcher
         )
     _say(report, json=json)
+
+
+@app.command()
+def plan(  # noqa: PLR0913 - each is an option of the command
+    slides: Slides,
+    model: Model = DEFAULT_BUNDLE,
+    mpp: Mpp = None,
+    workers: Workers = None,
+    tissue: Tissue = "slidetriage",
+    min_tissue: MinTissue = 0.25,
+    overlap: Overlap = 0.0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    keep_features: KeepFeatures = False,
+    json: Json = False,
+) -> None:
+    """Predict what a run would take: tiles, time, memory, disk. Nothing is written."""
+    settings = Settings(
+        model=model,
+        masker=tissue,
+        min_tissue=min_tissue,
+        overlap=overlap,
+        device=_device(device),
+        precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
+        keep_features=keep_features,
+    )
+    from .estimate_screen import follow, print_estimate
+    from .measuring import estimate_run, process_age_s
+
+    estimate = estimate_run(
+        slides, settings, mpp=mpp, workers=workers, boot_s=process_age_s(), follow=follow
+    )
+    if json:
+        _print_json(estimate.as_record())
+    else:
+        print_estimate(estimate)
+    if estimate.refused:
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @app.command()

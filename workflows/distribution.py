@@ -7,64 +7,92 @@ worker loads the model once, reads its own pixels and writes its own chunks.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
+from collections import deque
+from contextlib import ExitStack, suppress
 from itertools import count
+from math import inf
 from pathlib import Path
+from time import monotonic
+from uuid import uuid4
 
 import dask
-from distributed import Client, LocalCluster, Security, WorkerPlugin, as_completed, get_worker
+from distributed import Client, Security, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
+from slidetriage import __version__
+from slidetriage.errors import SlideTriageError, UsageError
+
+from .processes import find_gpus, plan_processes, start_cluster
 from .serial import Engine
 from .settings import Settings
 from .station import Station
 from .steps import STEP_NAMES, Receipt, SlideFailure, Step
 
-PLUGIN = "slidetriage"
+REACHED_WITHIN_S = 30.0
+"""Seconds within which a scheduler must answer."""
 
-STEPS_PER_WORKER = 2
-"""One in work and one at hand, so that a worker never waits for the driver."""
+STEPS_AT_HAND = 1
+"""Steps that wait at each worker beside those in work, so that it never waits for the driver."""
+
+WORKERS_KNOWN_S = 1.0
+"""Seconds for which the number of workers is taken as known; asking costs a millisecond."""
 
 DEATHS_ALLOWED = 1
-"""Times a step may kill its worker before its slide is given up."""
+"""Times the worker of a step may die before the step is held to be the cause, and tried alone."""
 
 
 class StationPlugin(WorkerPlugin):
     """Gives each worker its station; the model is loaded when the worker starts."""
 
-    name = PLUGIN
-
     def __init__(self, settings: Settings, out: Path, *, private: bool) -> None:
+        self.name = f"slidetriage-{uuid4().hex}"
+        """Unlike that of any other run: several may share a scheduler."""
         self.settings = settings
         self.out = out
+        self.version = __version__
         self.private = private
         """Whether the workers belong to this run, and end when it ends."""
-        self.station: Station | None = None
+        self._station: Station | None = None
 
     def setup(self, worker: object) -> None:
         """Load the model, so that the first step is not late."""
         del worker
+        self._station = self._open()
+
+    def teardown(self, worker: object) -> None:
+        """Let go of the open slides."""
+        del worker
+        if self._station is not None:
+            self._station.close()
+
+    def perform(self, step: Step) -> Receipt:
+        """Carry out a step; raises what went wrong where the worker could not be set up."""
+        if self._station is None:
+            self._station = self._open()
+        return self._station.perform(step)
+
+    def _open(self) -> Station:
+        if self.version != __version__:
+            raise UsageError(
+                f"A worker has slidetriage {__version__}, and this is {self.version}.",
+                mend="Install the same version for the scheduler, every worker and this run.",
+            )
         if self.private and threading.current_thread() is threading.main_thread():
             # A terminal sends Ctrl-C to every process; the run itself ends its workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.station = Station(self.settings, self.out)
-        self.station.load()
-
-    def teardown(self, worker: object) -> None:
-        """Let go of the open slide."""
-        del worker
-        if self.station is not None:
-            self.station.close()
+        station = Station(self.settings, self.out)
+        station.load()
+        return station
 
 
-def perform_here(step: Step) -> Receipt:
+def perform_here(step: Step, plugin_name: str) -> Receipt:
     """Carry out a step on the worker that this is called on."""
-    plugin = get_worker().plugins[PLUGIN]
-    if not isinstance(plugin, StationPlugin) or plugin.station is None:
-        raise TypeError(f"the worker's plugin {PLUGIN!r} is not slidetriage's")
-    return plugin.station.perform(step)
+    plugin = get_worker().plugins.get(plugin_name)
+    if not isinstance(plugin, StationPlugin):
+        raise TypeError(f"the worker has no station {plugin_name!r}: that run has ended")
+    return plugin.perform(step)
 
 
 class DaskEngine:
@@ -80,66 +108,134 @@ class DaskEngine:
     ) -> None:
         # Dask tells of every connection made and closed; what matters comes back as a receipt.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
-            self._cluster = None if address else _local_cluster(workers or os.cpu_count() or 1)
-        target = address or self._cluster
-        self._client = Client(target, timeout=30)
-        self._client.register_plugin(StationPlugin(settings, out, private=address is None))
+        self._cluster = None
+        if address is None:
+            gpus = find_gpus() if settings.device.startswith("cuda") else ()
+            processes = plan_processes(settings.device, workers, gpus=gpus)
+            with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
+                self._cluster = start_cluster(processes)
+        self._client = Client(self._cluster) if address is None else _connect(address)
+        plugin = StationPlugin(settings, out, private=address is None)
+        self._run = plugin.name
+        with ExitStack() as unless_joined:
+            unless_joined.callback(self.close)
+            _register(self._client, plugin)
+            unless_joined.pop_all()
         self._steps: dict[str, Step] = {}
-        self._done = as_completed()
+        self._done = as_completed(loop=self._client.loop)
         self._number = count()
+        self._suspects: deque[Step] = deque()
+        self._alone: Step | None = None
+        self._slots, self._asked = 0, -inf
 
     @property
     def slots(self) -> int:
-        """Two for each worker that there is now."""
-        return STEPS_PER_WORKER * max(1, len(self._client.nthreads()))
+        """Steps in work at every worker that there is now, and some more at hand.
+
+        None while a step is suspected of killing its workers: it is tried when no other is there.
+        """
+        if self._suspects or self._alone is not None:
+            return 0
+        if monotonic() - self._asked > WORKERS_KNOWN_S:
+            try:
+                threads = self._client.nthreads()
+            except OSError as error:
+                raise _lost() from error
+            self._slots = sum(threads.values()) + STEPS_AT_HAND * max(1, len(threads))
+            self._asked = monotonic()
+        return max(2, self._slots)
 
     def submit(self, step: Step) -> None:
         """Send the step to any worker; steps sent first are done first."""
         number = next(self._number)
-        key = f"{type(step).__name__}-{number}"
-        future = self._client.submit(perform_here, step, key=key, pure=False, priority=-number)
+        key = f"{type(step).__name__}-{self._run}-{number}"
+        future = self._client.submit(
+            perform_here, step, self._run, key=key, pure=False, priority=-number
+        )
         self._steps[key] = step
         self._done.add(future)
 
     def next_done(self) -> tuple[Step, Receipt]:
-        """Wait for any step; one that killed its worker twice gives a failure."""
-        future = next(self._done)
-        step = self._steps.pop(future.key)
-        error = future.exception()
-        if error is None:
-            receipt: Receipt = future.result()
-        elif isinstance(error, KilledWorker):
-            receipt = SlideFailure(
-                STEP_NAMES[type(step)],
-                "E_CRASH",
-                "Reading this slide killed its worker twice; it is probably damaged. "
-                "Copy it again, or convert it to a pyramidal TIFF.",
-                rejected=True,
-            )
-        else:
-            raise error
-        future.release()
-        return step, receipt
+        """Wait for any step; one that kills its worker although it is alone gives a failure."""
+        while True:
+            if not self._steps:
+                self._alone = self._suspects.popleft()
+                self.submit(self._alone)
+            future = next(self._done)
+            step = self._steps.pop(future.key)
+            if future.cancelled():
+                raise _lost()
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                if step is not self._alone:
+                    # Its worker had other steps in work; any of them may be the cause.
+                    self._suspects.append(step)
+                    continue
+                receipt: Receipt = _crashed(step)
+            elif error is not None:
+                raise error
+            else:
+                receipt = future.result()
+            future.release()
+            if step is self._alone:
+                self._alone = None
+            return step, receipt
 
     def close(self) -> None:
         """Stop the workers that were started here, and leave those of others alone."""
+        if self._cluster is None and self._client.status == "running":
+            with suppress(OSError):  # a scheduler that has gone has no more plugins either
+                self._client.unregister_worker_plugin(self._run)
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
 
 
-def _local_cluster(workers: int) -> LocalCluster:
-    """Workers on this machine that nobody else can reach: loopback only, with throw-away TLS."""
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        protocol="tls",
-        security=Security.temporary(),
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
+def _connect(address: str) -> Client:
+    """A client of a scheduler that is running."""
+    check = (
+        "Check that it runs, that its port can be reached from here, and that "
+        "distributed.comm.tls in Dask's configuration names a certificate of the scheduler's own "
+        "authority, and its key (docs/cluster.md)."
+    )
+    try:
+        context = Security().get_connection_args("client").get("ssl_context")
+        client = None
+        if context is not None or not address.startswith("tls:"):
+            client = Client(address, timeout=REACHED_WITHIN_S)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{address} cannot be reached: {error}.", mend=check) from error
+    if client is None:
+        raise UsageError(f"{address} asks for certificates; none are configured.", mend=check)
+    return client
+
+
+def _register(client: Client, plugin: StationPlugin) -> None:
+    """Give the plugin to every worker there is, and to those that come later."""
+    try:
+        client.register_plugin(plugin)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"A worker cannot load slidetriage: {error}.",
+            mend=f"Install slidetriage {plugin.version} for the scheduler and every worker.",
+        ) from error
+
+
+def _lost() -> SlideTriageError:
+    return SlideTriageError(
+        "The connection to the scheduler was lost.",
+        mend="See that it runs, then run again; finished slides are kept.",
+        code="E_SCHEDULER",
+    )
+
+
+def _crashed(step: Step) -> SlideFailure:
+    return SlideFailure(
+        STEP_NAMES[type(step)],
+        "E_CRASH",
+        "Reading this slide killed its worker again and again, alone too; it is probably damaged. "
+        "Copy it again, or convert it to a pyramidal TIFF.",
+        rejected=True,
     )
 
 

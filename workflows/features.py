@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 FEATURES = "features.zarr"
+
+ROWS_AT_ONCE = 1024
+"""Tiles read back at a time, in whole chunks: small chunks one by one are slow."""
 
 
 def create_features(path: Path, *, tiles: int, dimension: int, batch: int) -> None:
@@ -41,11 +45,22 @@ def write_features(
     _array(group, "coverage")[start:stop] = coverage
 
 
-def read_features(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """N x D features and N coverages, in tile order."""
+def iterate_features(path: Path) -> Iterator[NDArray[np.float32]]:
+    """The features in tile order, N_i x D at a time, so that memory does not grow with the slide.
+
+    Rows of NaN are tiles that could not be read.
+    """
+    features = _array(zarr.open_group(path, mode="r", zarr_format=3), "features")
+    chunk = features.chunks[0]
+    rows = chunk * max(1, ROWS_AT_ONCE // chunk)
+    for start in range(0, features.shape[0], rows):
+        yield np.asarray(features[start : start + rows], np.float32)
+
+
+def read_coverage(path: Path) -> NDArray[np.float32]:
+    """N; share of each tile's area that is tissue and was read, NaN where it was not read."""
     group = zarr.open_group(path, mode="r", zarr_format=3)
-    features = np.asarray(_array(group, "features")[:], np.float32)
-    return features, np.asarray(_array(group, "coverage")[:], np.float32)
+    return np.asarray(_array(group, "coverage")[:], np.float32)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

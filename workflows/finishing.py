@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidetriage.errors import PixelsUnreadable
-from slidetriage.models import Bag, Bundle
+from slidetriage.models import Bundle
 from slidetriage.wsi import hash_slide
 
-from .features import FEATURES, read_features
+from .features import FEATURES, iterate_features, read_coverage
 from .geojson import GeoJsonFrame, write_annotations, write_tiles
 from .heatmap import write_heatmap
 from .manifest import provenance, verified_key, write_manifest
@@ -37,6 +37,7 @@ class Findings:
     scored: ScoredTiles
     regions: tuple[Region, ...]
     result: SlideResult
+    runtimes: tuple[str, ...]
 
 
 def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path) -> SlideResult:
@@ -53,10 +54,9 @@ def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path
     plan = step.plan
     if verified_key(out / plan.directory) == plan.key:
         return read_result(out / plan.directory)  # a worker died right after publishing it
-    features, coverage = read_features(step.staging / FEATURES)
-    read = np.asarray(~np.isnan(features).any(axis=1))
-    check_gaps(plan, read, settings, step.error)
-    scored, score = score_tiles(plan, features, coverage, bundle)
+    coverage = read_coverage(step.staging / FEATURES)
+    check_gaps(plan, ~np.isnan(coverage), settings, step.error)
+    scored, score = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
     regions = find_regions(scored, bundle.card.tile_threshold.value)
     result = summarise(plan, scored, score, regions, bundle)
     if hash_slide(plan.slide.files) != plan.sha256:
@@ -68,7 +68,11 @@ def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir()
-    _write_content(content, step.staging, Findings(plan, scored, regions, result), bundle, settings)
+    if len(step.runtimes) > 1:
+        mixed = f"its tiles were encoded in different ways: {', '.join(step.runtimes)}"
+        result = replace(result, warnings=(*result.warnings, mixed))
+    findings = Findings(plan, scored, regions, result, step.runtimes)
+    _write_content(content, step.staging, findings, bundle, settings)
     publish(content, out / result.directory)
     return result
 
@@ -86,22 +90,14 @@ def check_gaps(plan: SlidePlan, read: NDArray[np.bool_], settings: Settings, err
 
 
 def score_tiles(
-    plan: SlidePlan,
-    features: NDArray[np.float32],
-    coverage: NDArray[np.float32],
-    bundle: Bundle,
+    plan: SlidePlan, features: Path, coverage: NDArray[np.float32], bundle: Bundle
 ) -> tuple[ScoredTiles, float | None]:
     """What the head says of the tiles that were read, and of the slide; None without tissue."""
-    read = ~np.isnan(features).any(axis=1)
-    probability = np.full(len(features), np.nan, np.float32)
-    attention = probability.copy()
-    score = None
-    if read.any():
-        prediction = bundle.predict(Bag(features[read], plan.tiles.centres_um[read]))
-        probability[read] = prediction.tile_scores
-        attention[read] = prediction.attention
-        score = prediction.probability
-    return ScoredTiles(plan.tiles, probability, attention, coverage), score
+    if np.isnan(coverage).all():
+        unknown = np.full(len(coverage), np.nan, np.float32)
+        return ScoredTiles(plan.tiles, unknown, unknown, coverage), None
+    found = bundle.predict_stream(iterate_features(features))
+    return ScoredTiles(plan.tiles, found.tile_scores, found.attention, coverage), found.probability
 
 
 def summarise(
@@ -146,7 +142,7 @@ def _write_content(
     """Write every file of the slide's folder; the manifest comes last."""
     plan, scored, regions = findings.plan, findings.scored, findings.regions
     card, result = bundle.card, findings.result
-    origin = provenance(plan, bundle, settings)
+    origin = provenance(plan, bundle, settings, findings.runtimes)
     suffix = ".geojson.gz" if settings.compress_geojson else ".geojson"
     frame = GeoJsonFrame(
         slide_id=plan.slide_id,

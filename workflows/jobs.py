@@ -57,6 +57,7 @@ class Job:
     plan: SlidePlan | None = None
     batches_left: int = 0
     error: str = ""
+    runtimes: set[str] = field(default_factory=set)
     outcome: SlideResult | SlideFailure | None = None
     twins: list[Job] = field(default_factory=list)
     """Later jobs with the same name and content; they share this one's outcome."""
@@ -75,7 +76,9 @@ class Run:
         ]
         self._owner: dict[int, Job] = {}
         self._by_directory: dict[str, Job] = {}
-        self._planned: deque[Job] = deque(self._jobs)
+        # The largest first: one that begins last keeps a single worker busy at the end.
+        self._unplanned = deque(sorted(self._jobs, key=lambda job: -file_size(job.request.path)))
+        self._planning = 0
         self._ready: deque[tuple[Job, Step]] = deque()
 
     def rows(self) -> list[Row]:
@@ -89,25 +92,30 @@ class Run:
         self._watcher.started(len(self._jobs))
         in_flight = 0
         while True:
-            while in_flight < engine.slots and (step := self._next_step()) is not None:
+            while in_flight < engine.slots and (step := self._next_step(engine.slots)) is not None:
                 engine.submit(step)
                 in_flight += 1
             if in_flight == 0:
                 return
             step, receipt = engine.next_done()
             in_flight -= 1
+            self._planning -= isinstance(step, PlanStep)
             self._take(self._owner.pop(id(step)), receipt)
 
-    def _next_step(self) -> Step | None:
-        """Batches and finishes of slides that are open come before opening another."""
+    def _next_step(self, slots: int) -> Step | None:
+        """What is ready, but the next slide is opened before the work on the last runs out."""
+        if self._unplanned and not self._planning and len(self._ready) <= slots:
+            return self._plan_next()
         while self._ready:
             job, step = self._ready.popleft()
             if job.outcome is None:
                 return self._owned(job, step)
-        if self._planned:
-            job = self._planned.popleft()
-            return self._owned(job, PlanStep(job.request, job.staging))
-        return None
+        return self._plan_next() if self._unplanned else None
+
+    def _plan_next(self) -> Step:
+        job = self._unplanned.popleft()
+        self._planning += 1
+        return self._owned(job, PlanStep(job.request, job.staging))
 
     def _owned(self, job: Job, step: Step) -> Step:
         self._owner[id(step)] = job
@@ -122,6 +130,7 @@ class Run:
             job.batches_left -= 1
             # Not the last: receipts come in any order, and the message must not depend on it.
             job.error = min(filter(None, (job.error, receipt.error)), default="")
+            job.runtimes.add(receipt.runtime)
             self._watcher.read(receipt)
             self._finish_if_read(job)
         else:
@@ -145,7 +154,11 @@ class Run:
 
     def _finish_if_read(self, job: Job) -> None:
         if job.plan is not None and job.batches_left == 0:
-            self._ready.appendleft((job, FinishStep(job.plan, job.staging, job.error)))
+            self._ready.appendleft((job, self._finish(job, job.plan)))
+
+    @staticmethod
+    def _finish(job: Job, plan: SlidePlan) -> FinishStep:
+        return FinishStep(plan, job.staging, job.error, tuple(sorted(job.runtimes)))
 
     def _end(self, job: Job, outcome: SlideResult | SlideFailure) -> None:
         job.outcome = outcome
@@ -156,6 +169,14 @@ class Run:
         for twin in job.twins:
             if twin.outcome is None:
                 self._end(twin, outcome)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of the slide's own file, 0 where there is none: how long it will take, roughly."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 class Silent:

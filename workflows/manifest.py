@@ -29,7 +29,9 @@ _VERSIONED = (
 )  # fmt: skip
 
 
-def provenance(plan: SlidePlan, bundle: Bundle, settings: Settings) -> dict[str, object]:
+def provenance(
+    plan: SlidePlan, bundle: Bundle, settings: Settings, runtimes: tuple[str, ...]
+) -> dict[str, object]:
     """What made the result: slide, scale, model, parameters, software."""
     import torch
 
@@ -44,6 +46,7 @@ def provenance(plan: SlidePlan, bundle: Bundle, settings: Settings) -> dict[str,
             "bytes": sum(path.stat().st_size for path in slide.files),
             "vendor": slide.vendor,
             "reader": slide.reader,
+            "reader_reason": slide.reader_reason,
             "levels": [
                 [level.width_px, level.height_px, level.downsample] for level in slide.levels
             ],
@@ -59,6 +62,7 @@ def provenance(plan: SlidePlan, bundle: Bundle, settings: Settings) -> dict[str,
             "mpp": card.mpp,
             "tile_px": card.tile_px,
         },
+        "runtime": {**bundle.prepare().as_record(), "encoded_by": list(runtimes)},
         "parameters": settings.as_record(),
         "software": {
             "slidetriage": slidetriage.__version__,

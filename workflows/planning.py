@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from slidetriage.errors import ScaleError, SlideTriageError
 from slidetriage.models import Card
 from slidetriage.tiling import (
     Thumbnail,
     TileGrid,
+    Tiles,
     TissueMask,
     find_tissue,
     read_thumbnail,
@@ -29,8 +33,20 @@ from .steps import PlanStep, SlidePlan, SlideResult
 
 PICTURE_FILE = "picture.npy"
 
-PICTURE_PX = 1200
-"""Least length of the overlay's picture; a small slide's thumbnail would look like a mosaic."""
+PICTURE_PX = 1200 * 1200
+"""Pixels of the overlay's picture: more are not seen, and fewer would look like a mosaic."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """Where the tissue of a slide is, which tiles will be read, and a picture of it."""
+
+    picture: NDArray[np.uint8]
+    """height x width x 3, as the overlay shows it."""
+    tiles: Tiles
+    tissue_mm2: float
+    thumbnail_px: int
+    """Pixels of the thumbnail on which tissue was found."""
 
 
 def plan_slide(
@@ -46,11 +62,7 @@ def plan_slide(
         The slide is missing, damaged, without scale, or too coarse for the model.
     """
     request = step.request
-    if request.problem is not None:
-        code, message = request.problem
-        raise SlideTriageError(message, code=code)
-    slide = open_slide(request.path, mpp=request.mpp, mpp_source=request.mpp_source)
-    check_scale(slide, card)
+    slide = open_request(request, card)
     digest = hash_slide(slide.files)
     name = slide_id(request.name, digest)
     key = _key(request, slide, digest, identity, settings)
@@ -60,6 +72,34 @@ def plan_slide(
         directory = f"{name}-{key[:8]}"
     if verified_key(out / directory) == key:
         return read_result(out / directory)
+    survey = survey_slide(slide, card, settings)
+    # A worker that died here before may have left something.
+    shutil.rmtree(step.staging, ignore_errors=True)
+    step.staging.mkdir(parents=True)
+    np.save(step.staging / PICTURE_FILE, survey.picture)
+    return SlidePlan(
+        slide_id=name,
+        sha256=digest,
+        key=key,
+        directory=directory,
+        slide=slide,
+        tiles=survey.tiles,
+        tissue_mm2=survey.tissue_mm2,
+    )
+
+
+def open_request(request: SlideRequest, card: Card) -> Slide:
+    """Open the slide that was asked for; raises `SlideTriageError` where it cannot be triaged."""
+    if request.problem is not None:
+        code, message = request.problem
+        raise SlideTriageError(message, code=code)
+    slide = open_slide(request.path, mpp=request.mpp, mpp_source=request.mpp_source)
+    check_scale(slide, card)
+    return slide
+
+
+def survey_slide(slide: Slide, card: Card, settings: Settings) -> Survey:
+    """Find the tissue and choose the tiles; raises `PixelsUnreadable` for a damaged slide."""
     reader = open_reader(slide)
     try:
         thumbnail = read_thumbnail(reader)
@@ -79,28 +119,19 @@ def plan_slide(
     grid = TileGrid.over(
         slide, tile_px=card.tile_px, stride_px=settings.stride_px(card.tile_px), mpp=card.mpp
     )
-    # A worker that died here before may have left something.
-    shutil.rmtree(step.staging, ignore_errors=True)
-    step.staging.mkdir(parents=True)
-    np.save(step.staging / PICTURE_FILE, picture)
-    return SlidePlan(
-        slide_id=name,
-        sha256=digest,
-        key=key,
-        directory=directory,
-        slide=slide,
-        tiles=select_tiles(grid, suspected, min_tissue=settings.min_tissue),
-        tissue_mm2=found.area_mm2,
-    )
+    tiles = select_tiles(grid, suspected, min_tissue=settings.min_tissue)
+    return Survey(picture, tiles, found.area_mm2, found.mask.size)
 
 
 def _read_picture(reader: SlideReader, thumbnail: Thumbnail) -> NDArray[np.uint8]:
-    """The slide as the overlay shows it: the thumbnail, or finer where that is small."""
+    """The slide as the overlay shows it: the thumbnail made smaller, or read anew and finer."""
     rows, columns = thumbnail.valid.shape
-    if max(rows, columns) >= PICTURE_PX:
-        return thumbnail.rgb
-    longest_um = max(rows * thumbnail.mpp_y, columns * thumbnail.mpp_x)
-    return read_thumbnail(reader, longest_um / PICTURE_PX).rgb
+    scale = sqrt(rows * columns / PICTURE_PX)
+    if scale < 1:
+        return read_thumbnail(reader, scale * sqrt(thumbnail.mpp_x * thumbnail.mpp_y)).rgb
+    size = (max(1, round(columns / scale)), max(1, round(rows / scale)))
+    picture = Image.fromarray(thumbnail.rgb).resize(size, Image.Resampling.HAMMING)
+    return np.asarray(picture)
 
 
 def check_scale(slide: Slide, card: Card) -> None:

@@ -67,6 +67,8 @@ def result_record(
         "slide": {
             "vendor": slide.vendor,
             "reader": slide.reader,
+            "reader_reason": slide.reader_reason,
+            "averaged_levels": [n for n, level in enumerate(slide.levels) if level.averaged],
             "width_px": slide.width_px,
             "height_px": slide.height_px,
             "objective_power": slide.objective_power,

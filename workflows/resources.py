@@ -24,7 +24,7 @@ class Resources:
     engine: EngineName = "dask"
     """`dask` spreads the work over processes, `serial` does it here, one step after the other."""
     workers: int | None = None
-    """Processes on this machine; one for each core if not given."""
+    """Processes on this machine; one for each core, or for each GPU, if not given."""
     scheduler: str | None = None
     """Address of a running Dask scheduler to use instead, such as `tls://host:8786`."""
 

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from slidetriage.models import Card
-from slidetriage.wsi import Slide
+from slidetriage.wsi import Level, Slide
 
 from .driver import TriageReport, Watcher
 from .settings import RESEARCH_USE
@@ -116,13 +116,13 @@ def _cells(row: Row) -> tuple[str, ...]:
 def print_slide(slide: Slide) -> None:
     """A slide's facts as a table."""
     table = Table(show_header=False, title=slide.path.name, title_justify="left")
-    table.add_row("format", f"{slide.vendor} (read by {slide.reader})")
+    table.add_row("format", slide.vendor)
+    table.add_row("reader", f"{slide.reader}: {slide.reader_reason}")
     table.add_row("size", f"{slide.width_px} x {slide.height_px} px, {_size_mm(slide)}")
     table.add_row("mpp", f"{slide.mpp.x:g} x {slide.mpp.y:g} um/px ({slide.mpp.source})")
     power = slide.objective_power
     table.add_row("objective power", "not stated" if power is None else f"{power:g}x")
-    levels = (f"{x.width_px} x {x.height_px} (1/{x.downsample:g})" for x in slide.levels)
-    table.add_row("levels", "\n".join(levels))
+    table.add_row("levels", "\n".join(_level_text(level) for level in slide.levels))
     bounds = slide.bounds
     table.add_row(
         "bounds", f"{bounds.width:g} x {bounds.height:g} px at ({bounds.x:g}, {bounds.y:g})"
@@ -131,6 +131,11 @@ def print_slide(slide: Slide) -> None:
     for warning in slide.warnings:
         table.add_row("warning", warning)
     Console().print(table)
+
+
+def _level_text(level: Level) -> str:
+    made = ", averaged" if level.averaged else ""
+    return f"{level.width_px} x {level.height_px} (1/{level.downsample:g}{made})"
 
 
 def _size_mm(slide: Slide) -> str:

@@ -1,14 +1,18 @@
-"""The serial engine: one step after the other in this process, the reference for every other."""
+"""The serial engine: steps in order in this process, the reference for every other."""
 
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from .settings import Settings
 from .station import Station
 from .steps import Receipt, Step
+
+AT_ONCE = 2
+"""Steps carried out at a time by one station: one batch is read while another is encoded."""
 
 
 class Engine(Protocol):
@@ -33,25 +37,34 @@ class Engine(Protocol):
 
 
 class SerialEngine:
-    """Carries out each step when its receipt is asked for."""
+    """Carries out steps in this process and hands out their receipts in the order submitted.
 
-    slots = 1
+    The network has one batch at a time, in order of reading; a second thread reads the next.
+    """
+
+    slots = AT_ONCE + 1
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self._station = Station(settings, out)
-        self._waiting: deque[Step] = deque()
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="station")
+        self._waiting: deque[tuple[Step, Future[Receipt]]] = deque()
+
+    def load(self) -> None:
+        """Load and compile the model now rather than with the first step."""
+        self._station.load()
 
     def submit(self, step: Step) -> None:
-        """Remember the step."""
-        self._waiting.append(step)
+        """Begin the step as soon as a thread is free."""
+        self._waiting.append((step, self._pool.submit(self._station.perform, step)))
 
     def next_done(self) -> tuple[Step, Receipt]:
-        """Carry out the step that was submitted first."""
-        step = self._waiting.popleft()
-        return step, self._station.perform(step)
+        """Wait for the step that was submitted first."""
+        step, receipt = self._waiting.popleft()
+        return step, receipt.result()
 
     def close(self) -> None:
-        """Let go of the open slide."""
+        """Drop what has not begun, wait for what has, and let go of the open slides."""
+        self._pool.shutdown(cancel_futures=True)
         self._waiting.clear()
         self._station.close()
 

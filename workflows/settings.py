@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from slidetriage.errors import UsageError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 Ngff = Literal["0.5", "0.4"]
 
@@ -32,6 +34,8 @@ class Settings:
     """Share of tiles that may be unreadable (one always may) before the slide fails."""
     device: str = "cpu"
     """torch device the encoder runs on."""
+    precision: Precision = "auto"
+    """Numbers the encoder computes in: auto is the fastest that device and model do well."""
     threads: int = 1
     """torch threads per worker; sums depend on it, so it is fixed and recorded."""
     ngff: Ngff = "0.5"
@@ -54,6 +58,11 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
+        if self.precision not in get_args(Precision):
+            raise UsageError(
+                f"There is no precision {self.precision!r}.",
+                mend=f"Choose one of {', '.join(get_args(Precision))}.",
+            )
         if self.ngff not in ("0.5", "0.4"):
             raise UsageError(f"OME-Zarr version {self.ngff!r} is not written; choose 0.5 or 0.4.")
 

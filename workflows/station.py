@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
+import threading
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidetriage.errors import (
     OutputError,
@@ -14,7 +15,7 @@ from slidetriage.errors import (
     SlideError,
     SlideTriageError,
 )
-from slidetriage.models import Bundle, load_bundle
+from slidetriage.models import Bundle, Device, load_bundle
 from slidetriage.tiling import read_tiles
 from slidetriage.wsi import Slide, SlideReader, open_reader
 
@@ -40,26 +41,49 @@ LEAST_VALID = 0.5
 """Share of a tile that must have been scanned; below it is no data rather than background."""
 
 
+OPEN_SLIDES = 2
+"""Slides open at a time: the last batches of one are read beside the first of the next."""
+
+
 class Station:
-    """Carries out steps and turns whatever goes wrong into a `SlideFailure`."""
+    """Carries out steps and turns whatever goes wrong into a `SlideFailure`.
+
+    Several threads may call `perform`. One at a time has the network; the others read the tiles
+    of the next batches meanwhile, so the network never waits, and no more batches are in memory
+    than there are threads.
+    """
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings = settings
         self.out = out
-        self._reader: SlideReader | None = None
+        self._bundle: Bundle | None = None
+        self._loading = threading.Lock()
+        self._readers: list[SlideReader] = []
+        self._choosing_reader = threading.Lock()
+        self._network = threading.Lock()
+        self._finishing = threading.Lock()
+        self._memory = threading.local()
 
-    @cached_property
+    @property
     def bundle(self) -> Bundle:
         """The model, loaded when first needed."""
-        import torch
+        with self._loading:
+            if self._bundle is None:
+                import torch
 
-        # Sums are split among threads, so their number decides the last bits of a feature.
-        torch.set_num_threads(self.settings.threads)
-        return load_bundle(self.settings.model, device=self.settings.device)
+                # Sums are split among threads, so their number decides the last bits of a feature.
+                torch.set_num_threads(self.settings.threads)
+                device = Device(
+                    self.settings.device,
+                    precision=self.settings.precision,
+                    threads=self.settings.threads,
+                )
+                self._bundle = load_bundle(self.settings.model, device=device)
+            return self._bundle
 
     def load(self) -> None:
-        """Load the model now rather than with the first step."""
-        _ = self.bundle
+        """Load and compile the model now rather than with the first step."""
+        self.bundle.prepare()
 
     def perform(self, step: Step) -> Receipt:
         """Carry out one step; never raises for a slide's sake."""
@@ -80,17 +104,19 @@ class Station:
             return _failure(step, "E_INTERNAL", message, rejected=False)
 
     def close(self) -> None:
-        """Let go of the slide that is open."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        """Let go of the slides that are open."""
+        with self._choosing_reader:
+            for reader in self._readers:
+                reader.close()
+            self._readers.clear()
 
     def _perform(self, step: Step) -> Receipt:
         if isinstance(step, PlanStep):
             return self._plan(step)
         if isinstance(step, EncodeStep):
             return self._encode(step)
-        return finish_slide(step, self.bundle, self.settings, self.out)
+        with self._finishing:  # Matplotlib draws one picture at a time
+            return finish_slide(step, self.bundle, self.settings, self.out)
 
     def _plan(self, step: PlanStep) -> SlidePlan | SlideResult:
         bundle = self.bundle
@@ -107,21 +133,42 @@ class Station:
 
     def _encode(self, step: EncodeStep) -> BatchReceipt:
         tiles = step.batch.tiles
-        pixels = read_tiles(self._reader_for(step.batch.slide), step.batch)
+        memory = self._tile_memory(len(tiles), tiles.grid.tile_px)
+        pixels = read_tiles(self._reader_for(step.batch.slide), step.batch, memory=memory)
         usable = pixels.readable & (pixels.valid >= LEAST_VALID)
+        images = pixels.images if usable.all() else pixels.images[usable]
         features = np.full((len(tiles), self.bundle.encoder.feature_size), np.nan, np.float32)
-        features[usable] = self.bundle.encode(pixels.images[usable])
+        with self._network:
+            features[usable] = self.bundle.encode(images)
         coverage = np.where(usable, tiles.tissue * pixels.valid, np.float32(np.nan))
         write_features(step.staging / FEATURES, step.batch.start, features, coverage)
         unreadable = int((~usable).sum())
-        return BatchReceipt(step.slide_id, len(tiles), unreadable, pixels.error)
+        choice = self.bundle.prepare()
+        runtime = f"{choice.name} {choice.precision}"
+        return BatchReceipt(step.slide_id, len(tiles), unreadable, pixels.error, runtime)
+
+    def _tile_memory(self, count: int, tile_px: int) -> NDArray[np.uint8]:
+        """Memory of this thread for a batch: fresh memory costs a tenth of reading into it."""
+        memory: NDArray[np.uint8] | None = getattr(self._memory, "tiles", None)
+        if memory is None or len(memory) < count or memory.shape[1] != tile_px:
+            memory = np.empty(
+                (max(count, self.settings.batch_tiles), tile_px, tile_px, 3), np.uint8
+            )
+            self._memory.tiles = memory
+        return memory
 
     def _reader_for(self, slide: Slide) -> SlideReader:
-        """One slide is open at a time: batches of a slide follow each other."""
-        if self._reader is None or self._reader.slide != slide:
-            self.close()
-            self._reader = open_reader(slide)
-        return self._reader
+        """The reader of a slide that is open, or a new one in place of the one longest unused."""
+        with self._choosing_reader:
+            reader = next((r for r in self._readers if r.slide == slide), None)
+            if reader is None:
+                reader = open_reader(slide)
+            else:
+                self._readers.remove(reader)
+            self._readers.append(reader)
+            if len(self._readers) > OPEN_SLIDES:
+                self._readers.pop(0).close()
+            return reader
 
 
 def _failure(step: Step, code: str, message: str, *, rejected: bool) -> SlideFailure:

@@ -46,6 +46,8 @@ class FinishStep:
     staging: Path
     error: str
     """What an unreadable tile's error said; empty where all were read."""
+    runtimes: tuple[str, ...] = ()
+    """What computed the features; more than one where workers differ."""
 
 
 Step = PlanStep | EncodeStep | FinishStep
@@ -77,6 +79,8 @@ class BatchReceipt:
     tiles: int
     unreadable: int
     error: str
+    runtime: str
+    """What computed the features, such as "openvino float32"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,15 @@ class ImageReader:
         """The slide that is read."""
         return self._slide
 
-    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
+    def read(
+        self,
+        box: Box,
+        width_px: int,
+        height_px: int,
+        *,
+        finer: float = FINER,
+        out: NDArray[np.uint8] | None = None,
+    ) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
         del finer  # there is one level
         if self._rgba is None:
@@ -45,7 +53,10 @@ class ImageReader:
         used_rows, used_columns = _span(rows.indices), _span(columns.indices)
         part = self._rgba[used_rows, used_columns]
         sampled = resample(part, rows[:, used_rows], columns[:, used_columns])
-        return Pixels(*flatten_alpha(sampled, self._slide.background_rgb))
+        rgb, valid = flatten_alpha(sampled, self._slide.background_rgb)
+        if out is not None:
+            out[:] = rgb
+        return Pixels(rgb if out is None else out, valid)
 
     def close(self) -> None:
         """Release the pixels; a later read loads them again."""

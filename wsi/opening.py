@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from math import log2
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import openslide
 
 from slidetriage.errors import SlideNotReadable
 
+from .choosing import choose_reader
 from .companions import slide_files
 from .dicom import mislabelled_ycbcr
 from .image_reader import SUFFIXES, ImageReader, image_size
+from .levels import make_levels
+from .ome import OmeImage, read_ome
 from .openslide_reader import OpenSlideReader
 from .preflight import LARGEST_SLIDE_PX, check_file, check_tiff, is_tiff
 from .scale import objective_warnings, parse_mpp, resolve_mpp
-from .slide import Box, Level, MppSource, Slide, SlideReader
+from .slide import Box, Level, MppSource, ReaderName, Slide, SlideReader
+from .tiff_reader import TiffReader
 
 _WHITE = (255, 255, 255)
 
+_READERS: dict[ReaderName, Callable[[Slide], SlideReader]] = {
+    "tiff": TiffReader,
+    "openslide": OpenSlideReader,
+    "image": ImageReader,
+}
+
 
 def open_slide(
-    path: str | Path, *, mpp: float | None = None, mpp_source: MppSource = "command line"
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    mpp_source: MppSource = "command line",
+    plain: bool = False,
 ) -> Slide:
     """Open the slide at `path`, look at it, and close it again.
 
@@ -35,6 +49,8 @@ def open_slide(
         Micrometres per level-0 px where the file does not say or is wrong; plain images need it.
     mpp_source
         Who stated `mpp`.
+    plain
+        Whether to read through OpenSlide even where the tiles can be read directly.
 
     Raises
     ------
@@ -50,7 +66,10 @@ def open_slide(
         check_tiff(path)
     try:
         with openslide.OpenSlide(path) as handle:
-            return _describe(path, handle, mpp, mpp_source)
+            ome = read_ome(path) if tiff else None
+            slide = _describe(path, handle, (mpp, mpp_source), ome)
+            chosen = choose_reader(slide, handle, ome.sizes if ome else ())
+            return _as_plain(slide, chosen) if plain else chosen
     except openslide.OpenSlideUnsupportedFormatError as error:
         if path.suffix.lower() in SUFFIXES:
             return _describe_image(path, mpp, mpp_source)
@@ -67,11 +86,20 @@ def open_slide(
 
 def open_reader(slide: Slide) -> SlideReader:
     """The reader for a slide; it opens the file when it is first read."""
-    return ImageReader(slide) if slide.reader == "image" else OpenSlideReader(slide)
+    return _READERS[slide.reader](slide)
+
+
+def _as_plain(slide: Slide, chosen: Slide) -> Slide:
+    """The slide read through OpenSlide from the same levels, as far as OpenSlide knows them."""
+    levels = chosen.levels if len(chosen.levels) == len(slide.levels) else slide.levels
+    return replace(slide, levels=levels, reader_reason="asked for")
 
 
 def _describe(
-    path: Path, handle: openslide.OpenSlide, stated: float | None, source: MppSource
+    path: Path,
+    handle: openslide.OpenSlide,
+    stated: tuple[float | None, MppSource],
+    ome: OmeImage | None,
 ) -> Slide:
     properties: Mapping[str, str] = handle.properties
     name = path.name
@@ -82,11 +110,12 @@ def _describe(
             mend="The file is damaged; export it again.",
             code="E_TOO_LARGE",
         )
+    said = ome.mpp if ome else (None, None)
     in_file = (
-        parse_mpp(properties.get(openslide.PROPERTY_NAME_MPP_X), where=name),
-        parse_mpp(properties.get(openslide.PROPERTY_NAME_MPP_Y), where=name),
+        parse_mpp(said[0] or properties.get(openslide.PROPERTY_NAME_MPP_X), where=name),
+        parse_mpp(said[1] or properties.get(openslide.PROPERTY_NAME_MPP_Y), where=name),
     )
-    mpp, warnings = resolve_mpp(in_file, stated, source=source, where=name)
+    mpp, warnings = resolve_mpp(in_file, stated[0], source=stated[1], where=name)
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
     ycbcr = vendor == "dicom" and mislabelled_ycbcr(path)
     if ycbcr:
@@ -99,10 +128,7 @@ def _describe(
         vendor=vendor,
         width_px=width,
         height_px=height,
-        levels=tuple(
-            Level(*size, exact_downsample((width, height), size))
-            for size in handle.level_dimensions
-        ),
+        levels=make_levels(handle.level_dimensions),
         mpp=mpp,
         bounds=_bounds(properties, width, height),
         objective_power=power,
@@ -129,6 +155,7 @@ def _describe_image(path: Path, stated: float | None, source: MppSource) -> Slid
         objective_power=None,
         background_rgb=_WHITE,
         warnings=warnings,
+        reader_reason="a plain image, which OpenSlide does not open",
     )
 
 
@@ -139,27 +166,6 @@ def _bounds(properties: Mapping[str, str], width: int, height: int) -> Box:
     x, y, w, h = (math.nan if value is None else value for value in stated)
     inside = x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
     return Box(x, y, w, h) if inside else Box(0, 0, width, height)
-
-
-def exact_downsample(whole: tuple[int, int], level: tuple[int, int]) -> float:
-    """Level-0 px per px of a level, from both sizes.
-
-    Writers halve a pyramid and drop the odd row, so the ratio of the sizes is a little more than
-    the whole number by which the pixels were really joined; over a slide that adds up to a pixel
-    of the level. Where a whole number explains both sizes it is taken.
-
-    >>> exact_downsample((2220, 2967), (277, 370))
-    8.0
-    >>> exact_downsample((1000, 1000), (300, 300)) == 1000 / 300
-    True
-    """
-    ratios = [full / part for full, part in zip(whole, level, strict=True)]
-    mean = sum(ratios) / 2
-    for joined in (2 ** round(log2(mean)), round(mean)):
-        sizes = zip(whole, level, strict=True)
-        if all(part in (full // joined, -(-full // joined)) for full, part in sizes):
-            return float(joined)
-    return mean
 
 
 def _number(text: str | None) -> float | None:

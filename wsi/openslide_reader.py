@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from math import ceil, floor
 
@@ -12,8 +13,9 @@ from PIL import Image
 
 from slidetriage.errors import PixelsUnreadable
 
+from .levels import choose_level
 from .resample import area_weights, flatten_alpha, resample
-from .slide import FINER, Box, Level, Pixels, Slide, SlideReader
+from .slide import FINER, Box, Pixels, Slide, SlideReader
 
 LARGEST_READ_PX = 1 << 24
 """Source pixels decoded at once, 64 MiB of RGBA; larger requests are read in parts."""
@@ -24,15 +26,16 @@ which adds up to a gigabyte over 40 open slides."""
 
 
 class OpenSlideReader:
-    """A `SlideReader` over OpenSlide 4.
+    """A `SlideReader` over OpenSlide 4; threads may share one, and take turns.
 
-    The level is chosen by `finer_level`; the area filter does the rest, so the result has exactly
+    The level is chosen by `choose_level`; the area filter does the rest, so the result has exactly
     the mpp asked for.
     """
 
     def __init__(self, slide: Slide) -> None:
         self._slide = slide
         self._handle: openslide.OpenSlide | None = None
+        self._using = threading.Lock()
 
     def __reduce__(self) -> tuple[type[OpenSlideReader], tuple[Slide]]:
         return OpenSlideReader, (self._slide,)
@@ -42,18 +45,29 @@ class OpenSlideReader:
         """The slide that is read."""
         return self._slide
 
-    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
+    def read(
+        self,
+        box: Box,
+        width_px: int,
+        height_px: int,
+        *,
+        finer: float = FINER,
+        out: NDArray[np.uint8] | None = None,
+    ) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
-        rgb = np.empty((height_px, width_px, 3), np.uint8)
+        rgb = np.empty((height_px, width_px, 3), np.uint8) if out is None else out
         valid = np.empty((height_px, width_px), np.bool_)
-        index = finer_level(
-            self._slide.levels, box.width / width_px / finer, box.height / height_px / finer
-        )
+        scale_x, scale_y = box.width / width_px, box.height / height_px
+        index = choose_level(self._slide.levels, scale_x, scale_y, finer=finer)
         self._fill(index, box, rgb, valid)
         return Pixels(rgb, valid)
 
     def close(self) -> None:
         """Release the file; a later read opens it again."""
+        with self._using:
+            self._close()
+
+    def _close(self) -> None:
         if self._handle is not None:
             self._handle.close()
             self._handle = None
@@ -110,12 +124,13 @@ class OpenSlideReader:
         """
         location = (x, y)
         try:
-            if self._handle is None:
-                self._handle = openslide.OpenSlide(self._slide.path)
-                self._handle.set_cache(_shared_cache())
-            down = self._handle.level_downsamples[index]
-            location = (round(x * down), round(y * down))
-            region = self._handle.read_region(location, index, size)
+            with self._using:
+                if self._handle is None:
+                    self._handle = openslide.OpenSlide(self._slide.path)
+                    self._handle.set_cache(_shared_cache())
+                down = self._handle.level_downsamples[index]
+                location = (round(x * down), round(y * down))
+                region = self._handle.read_region(location, index, size)
         except (openslide.OpenSlideError, OSError, MemoryError) as error:
             self.close()
             raise PixelsUnreadable(
@@ -127,20 +142,6 @@ class OpenSlideReader:
         if self._slide.ycbcr:
             rgba = _from_ycbcr(rgba)
         return rgba, location[0] / down, location[1] / down
-
-
-def finer_level(levels: tuple[Level, ...], scale_x: float, scale_y: float) -> int:
-    """Index of the coarsest level at least as fine as `scale` level-0 px per output px.
-
-    >>> finer_level((Level(800, 800, 1.0), Level(200, 200, 4.0)), 8.0, 4.0)
-    1
-    >>> finer_level((Level(800, 800, 1.0), Level(200, 200, 4.0)), 3.9, 4.0)
-    0
-    """
-    # A level a thousandth too coarse is meant to be the one asked for (sizes are rounded).
-    wanted = min(scale_x, scale_y) * 1.001
-    fitting = [i for i, level in enumerate(levels) if level.downsample <= max(wanted, 1.0)]
-    return max(fitting, key=lambda i: levels[i].downsample)
 
 
 def _is_whole(scale_x: float, scale_y: float, left: float, top: float) -> bool:

@@ -49,10 +49,18 @@ class PhantomReader:
             background_rgb=(255, 255, 255),
         )
 
-    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
+    def read(
+        self,
+        box: Box,
+        width_px: int,
+        height_px: int,
+        *,
+        finer: float = FINER,
+        out: NDArray[np.uint8] | None = None,
+    ) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
         del finer  # there is one level
-        rgb = np.empty((height_px, width_px, 3), np.uint8)
+        rgb = np.empty((height_px, width_px, 3), np.uint8) if out is None else out
         valid = np.empty((height_px, width_px), np.bool_)
         step = box.height / height_px
         rows = max(1, int(_SOURCE_PX / max(1.0, box.width) / max(step, 1.0)))

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import struct
+import threading
 from pathlib import Path
 
 import tifffile
@@ -94,17 +95,25 @@ def check_tiff(path: Path) -> None:
         ) from error
 
 
+_LISTENING = threading.Lock()
+"""Held while tifffile's logger is kept from the screen."""
+
+
 class _Complaints(logging.Handler):
     """Collects what tifffile logs while a file is read; it goes on where a directory is broken."""
 
     def __init__(self) -> None:
         super().__init__()
         self.said: list[str] = []
+        self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        # Another thread may be reading another file.
+        if record.thread == self._thread:
+            self.said.append(record.getMessage())
 
     def __enter__(self) -> _Complaints:
+        _LISTENING.acquire()
         logger = tifffile.logger()
         logger.addHandler(self)
         self._propagated, logger.propagate = logger.propagate, False
@@ -114,6 +123,7 @@ class _Complaints(logging.Handler):
         logger = tifffile.logger()
         logger.removeHandler(self)
         logger.propagate = self._propagated
+        _LISTENING.release()
 
 
 _PLACE = re.compile(r"invalid (?:offset to first page|page offset|value offset) (\d+)")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 MppSource = Literal["file", "manifest", "command line"]
 """Where a slide's micrometres per pixel came from; they are never guessed."""
 
-ReaderName = Literal["openslide", "image"]
+ReaderName = Literal["tiff", "openslide", "image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class Level:
     height_px: int
     downsample: float
     """Level-0 px per px of this level, as it was made (see `exact_downsample`)."""
+    averaged: bool = False
+    """Whether its pixels were found to be means of finer ones, so that it can be read for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Slide:
     ycbcr: bool = False
     """OpenSlide hands out YCbCr as if it were RGB; readers convert it (see `mislabelled_ycbcr`)."""
     warnings: tuple[str, ...] = ()
+    reader_reason: str = ""
+    """Why this reader was taken, as half a sentence."""
 
     @property
     def whole(self) -> Box:
@@ -82,6 +86,8 @@ class Pixels:
     """height x width x 3, sRGB."""
     valid: NDArray[np.bool_]
     """height x width; False where at least half of the pixel's area holds no scanned data."""
+    complete: bool = False
+    """Known to be valid throughout, so that `valid` need not be looked at."""
 
 
 FINER = 4.0
@@ -102,12 +108,21 @@ class SlideReader(Protocol):
         """The slide that is read."""
         ...
 
-    def read(self, box: Box, width_px: int, height_px: int, *, finer: float = FINER) -> Pixels:
+    def read(
+        self,
+        box: Box,
+        width_px: int,
+        height_px: int,
+        *,
+        finer: float = FINER,
+        out: NDArray[np.uint8] | None = None,
+    ) -> Pixels:
         """Resample `box` (level-0 px) to exactly `width_px` x `height_px` pixels.
 
-        Each output pixel is the mean of the area it covers in the coarsest level that has at
-        least `finer` pixels for each of its sides, or in level 0. What lies outside the slide is
-        not valid. Raises `PixelsUnreadable` where the file cannot be decoded.
+        Each output pixel is the mean of the area it covers in the coarsest level that is fine
+        enough (see `choose_level`), or in level 0. What lies outside the slide is not valid.
+        `out`, height x width x 3, becomes the pixels' `rgb` where it is given.
+        Raises `PixelsUnreadable` where the file cannot be decoded.
         """
         ...
 

@@ -1,13 +1,13 @@
 """Every error slidetriage raises on purpose.
 
-    SlideTriageError                 base; .code, .what, .mend
+    SlideTriageError                 base; .code, .what, .mend; itself E_SCHEDULER
     |-- SlideError                   this slide cannot be used as it is
     |   |-- SlideNotFound            E_NOT_FOUND        also FileNotFoundError
     |   |-- SlideNotReadable         E_PERMISSION, E_NOT_REGULAR, E_EMPTY, E_NOT_SLIDE, E_TRUNCATED,
     |   |                            E_NOT_RGB, E_TOO_LARGE       also ValueError
     |   |-- ScaleError               E_NO_MPP, E_BAD_MPP, E_MPP_TOO_COARSE   also ValueError
-    |   `-- PixelsUnreadable         E_TILE_DECODE, E_TOO_MANY_GAPS   also OSError
-    |-- ModelError                   E_BUNDLE, E_MODEL_NAN      also ValueError
+    |   `-- PixelsUnreadable         E_TILE_DECODE, E_TOO_MANY_GAPS, E_UNSTABLE   also OSError
+    |-- ModelError                   E_BUNDLE, E_MODEL_NAN, E_OUT_OF_MEMORY   also ValueError
     |-- OutputError                  E_OUTPUT, E_LOCKED   also OSError
     `-- UsageError                   E_USAGE            also ValueError
 

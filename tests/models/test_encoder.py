@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slidetriage.errors import UsageError
-from slidetriage.models import EncoderCard, TileTransform, random_encoder
+from slidetriage.models import Device, EncoderCard, TileEncoder, TileTransform, random_encoder
 
 
 def resize_with_pillow(image: np.ndarray, side: int, kernel: Image.Resampling) -> np.ndarray:
@@ -48,12 +49,17 @@ def test_transform_leaves_pixels_of_the_right_size_alone() -> None:
     )
 
 
+@functools.cache
+def small_encoder() -> TileEncoder:
+    half = (0.5, 0.5, 0.5)
+    card = EncoderCard("mobilenetv2_035", {}, "default", 1280, 32, "bilinear", half, half)
+    return random_encoder(card, seed=0)
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.integers(1, 70), st.integers(0, 2**32 - 1))
 def test_features_do_not_depend_on_batch_mates_or_position(count: int, seed: int) -> None:
-    half = (0.5, 0.5, 0.5)
-    card = EncoderCard("mobilenetv2_035", {}, "default", 1280, 32, "bilinear", half, half)
-    encoder, rng = random_encoder(card, seed=0), np.random.default_rng(seed)
+    encoder, rng = small_encoder(), np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 20, 20, 3), np.uint8)
     features, order = encoder.encode(images), rng.permutation(count)
     assert features.tobytes() == encoder.encode(images).tobytes()
@@ -107,7 +113,7 @@ def test_class_and_mean_joins_class_token_and_mean_of_patches() -> None:
         (0, 0, 0),
         (1, 1, 1),
     )
-    encoder = random_encoder(card, seed=0)
+    encoder = random_encoder(card, seed=0, device=Device(precision="float32"))
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
     with torch.inference_mode():
         x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

@@ -15,6 +15,7 @@ from slidetriage.tiling import (
     read_tiles,
     select_tiles,
 )
+from slidetriage.tiling import thumbnail as thumbnails
 from slidetriage.wsi import Box, SlideReader, open_reader, open_slide
 from tiny_slides import gradient, write_tiff, zero_tiles
 
@@ -123,3 +124,37 @@ def test_the_thumbnail_shows_the_bounds_only(bounded_slide: Path) -> None:
 def test_a_coarse_slide_is_not_enlarged(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", gradient(64, 80), mpp=16.0)
     assert read_thumbnail(open_reader(open_slide(path))).rgb.shape == (64, 80, 3)
+
+
+def test_a_thumbnail_does_not_grow_with_the_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = open_slide(write_tiff(tmp_path / "a.tif", gradient(1200, 2000), mpp=4.0))
+    monkeypatch.setattr(thumbnails, "LARGEST_PX", 30_000)
+    thumbnail = read_thumbnail(open_reader(slide), mpp=8.0)
+    rows, columns = thumbnail.valid.shape
+    assert 29_000 < rows * columns < 31_000
+    assert thumbnail.mpp_x == pytest.approx(thumbnail.mpp_y, rel=0.01)
+    assert thumbnail.mpp_x * columns == pytest.approx(2000 * 4)
+    assert thumbnail.mpp_y * rows == pytest.approx(1200 * 4)
+
+
+def test_a_thumbnail_read_in_parts_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = open_reader(open_slide(write_tiff(tmp_path / "a.tif", gradient(700, 900), mpp=2.0)))
+    whole = read_thumbnail(reader)
+    sizes = []
+    real = type(reader).read
+
+    def note(self: SlideReader, box: Box, width: int, height: int, *, finer: float) -> object:
+        sizes.append(width * height)
+        return real(self, box, width, height, finer=finer)
+
+    monkeypatch.setattr(type(reader), "read", note)
+    monkeypatch.setattr(thumbnails, "READ_PX", 5000)
+    parts = read_thumbnail(reader)
+    assert len(sizes) > 1
+    assert max(sizes) <= 5000
+    assert np.abs(parts.rgb.astype(int) - whole.rgb).max() <= 1
+    assert parts.valid.all()

@@ -51,7 +51,7 @@ def test_help_says_what_it_is_and_that_it_is_for_research() -> None:
     done = cli("--help")
     assert done.returncode == 0
     assert "Research Use Only" in done.stdout
-    for command in ("run", "info", "models", "demo"):
+    for command in ("run", "plan", "info", "models", "demo"):
         assert command in done.stdout
 
 
@@ -126,6 +126,8 @@ def test_slides_without_scale_run_where_it_is_stated(
         (["run", "PHANTOM", "--out", "OUT", "--scheduler", "tcp://10.0.0.1:8786"], 2, "TLS"),
         (["run", "PHANTOM", "--out", "PHANTOM/out"], 74, "cannot be written"),
         (["info", "missing.svs"], 3, "E_NOT_FOUND"),
+        (["plan", "nothing*.svs"], 2, "fits no file"),
+        (["plan", "PHANTOM", "--model", "no-such-model"], 2, "no-such-model"),
         (["models", "show", "no-such-model"], 2, "no-such-model"),
     ],
 )
@@ -171,10 +173,41 @@ def test_an_interrupt_ends_the_run_and_says_so(phantom: Path, tmp_path: Path) ->
     }
 
 
+def test_plan_says_beforehand_what_a_run_takes(phantom: Path, data: Find) -> None:
+    broken = data("odd/unreadable.svs")
+    done = cli("plan", phantom, data("slides/cmu1-dicom"), broken, "--workers", "3", "--json")
+    assert done.returncode == 3
+    record = json.loads(done.stdout)
+    dicom, painted, refused = sorted(record["slides"], key=lambda row: row.get("reader") or "z")
+    assert (dicom["reader"], dicom["reader_reason"]) == (
+        "openslide", "dicom files are not read directly",
+    )  # fmt: skip
+    assert painted["reader"] == "tiff"
+    assert "same pixels" in painted["reader_reason"]
+    assert (Path(refused["path"]), refused["code"]) == (broken, "E_TILE_DECODE")
+    total = record["total"]
+    assert (total["slides"], total["planned"], total["refused"]) == (3, 2, 1)
+    assert total["tiles"] == dicom["tiles"] + painted["tiles"]
+    assert record["machine"]["workers"] == 3
+    assert total["memory_bytes"] > 3 * total["worker_bytes"] > 0
+    assert "estimate" in record["note"]
+
+
+def test_plan_shows_a_person_slides_readers_and_totals(phantom: Path, data: Find) -> None:
+    done = cli("plan", phantom, data("odd/unreadable.svs"))
+    assert done.returncode == 3
+    for text in (
+        "phantom", "tiff: tiled TIFF, same pixels as OpenSlide's", "CANNOT unreadable",
+        "E_TILE_DECODE", "1 can be done, 1 cannot", "Time", "Memory", "Disk", "An estimate",
+    ):  # fmt: skip
+        assert text in done.stdout
+    assert cli("plan", phantom).returncode == 0
+
+
 def test_info_tells_what_a_slide_is(data: Find) -> None:
     done = cli("info", data("slides/CMU-1-Small-Region.svs"))
     assert done.returncode == 0
-    for text in ("aperio", "2220 x 2967", "0.499", "20x", "1.11 x 1.48 mm"):
+    for text in ("aperio", "2220 x 2967", "0.499", "20x", "1.11 x 1.48 mm", "same pixels"):
         assert text in done.stdout
     record = json.loads(cli("info", data("slides/CMU-1-Small-Region.svs"), "--json").stdout)
     assert record["mpp"] == {"x": 0.499, "y": 0.499, "source": "file"}

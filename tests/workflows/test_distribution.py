@@ -66,16 +66,24 @@ def test_a_step_that_kills_its_workers_is_given_up(
     killer = threading.Thread(target=kill_readers, args=(slow, done, killed))
     step = PlanStep(SlideRequest(slow, "slow"), tmp_path / "staging" / "0")
     killer.start()
+    # The same worker has these in work or at hand whenever it dies.
+    bystanders = [
+        PlanStep(SlideRequest(slow.with_name(f"none{n}.svs"), "none"), tmp_path / "staging" / "n")
+        for n in range(2)
+    ]
     try:
-        engine.submit(step)
-        back, receipt = engine.next_done()
+        for each in (step, *bystanders):
+            engine.submit(each)
+        receipts = dict(engine.next_done() for _ in range(3))
     finally:
         done.set()
         killer.join()
-    assert back is step
+    receipt = receipts.pop(step)
     assert isinstance(receipt, SlideFailure)
     assert (receipt.step, receipt.code, receipt.rejected) == ("plan", "E_CRASH", True)
-    assert len(killed) == 2
+    assert [receipts[each].code for each in bystanders] == ["E_NOT_FOUND", "E_NOT_FOUND"]
+    assert len(killed) == 4, "twice among others and twice alone"
+    assert engine.slots > 0
     engine.submit(PlanStep(SlideRequest(phantom, "p"), tmp_path / "staging" / "1"))
     assert isinstance(engine.next_done()[1], SlidePlan), "the engine goes on with new workers"
 

@@ -1,4 +1,4 @@
-"""Both readers keep the promises of `SlideReader`."""
+"""Every reader keeps the promises of `SlideReader`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ Find = Callable[[str], Path]
 IMAGE = gradient(700, 900)
 
 
-@pytest.fixture(params=["openslide", "image"])
+@pytest.fixture(params=["tiff", "openslide", "image"])
 def reader(request: pytest.FixtureRequest, tmp_path: Path) -> SlideReader:
-    if request.param == "openslide":
-        slide = open_slide(write_tiff(tmp_path / "a.tif", IMAGE))
+    if request.param != "image":
+        path = write_tiff(tmp_path / "a.tif", IMAGE)
+        slide = open_slide(path, plain=request.param == "openslide")
     else:
         Image.fromarray(IMAGE).save(tmp_path / "a.png")
         slide = open_slide(tmp_path / "a.png", mpp=0.5)
@@ -98,7 +99,10 @@ def test_the_finest_level_that_is_needed_is_used(tmp_path: Path) -> None:
                 resolution=(20000, 20000),
                 resolutionunit="CENTIMETER",
             )
-    reader = open_reader(open_slide(path))
+    # Levels that are no means of each other are read where they are four times too fine.
+    slide = open_slide(path)
+    assert [level.averaged for level in slide.levels] == [False, False, False]
+    reader = open_reader(slide)
     box = Box(0, 0, 512, 512)
     sides = (1024, 512, 300, 256, 200, 128, 64, 32, 16)
     just = [int(reader.read(box, side, side, finer=1).rgb[8, 8, 0]) for side in sides]
@@ -107,21 +111,26 @@ def test_the_finest_level_that_is_needed_is_used(tmp_path: Path) -> None:
     assert four_times == [10, 10, 10, 10, 10, 10, 20, 30, 30]
 
 
-def test_large_requests_are_read_in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from slidetriage.wsi import openslide_reader
+@pytest.mark.parametrize("plain", [False, True])
+def test_large_requests_are_read_in_parts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain: bool
+) -> None:
+    from slidetriage.wsi import openslide_reader, tiff_reader
 
-    reader = open_reader(open_slide(write_tiff(tmp_path / "a.tif", IMAGE)))
+    reader = open_reader(open_slide(write_tiff(tmp_path / "a.tif", IMAGE), plain=plain))
     whole = reader.read(Box(0, 0, 900, 700), 90, 70)
     monkeypatch.setattr(openslide_reader, "LARGEST_READ_PX", 5000)
+    monkeypatch.setattr(tiff_reader, "LARGEST_CANVAS_PX", 5000)
     parts = reader.read(Box(0, 0, 900, 700), 90, 70)
     assert np.abs(whole.rgb.astype(int) - parts.rgb).max() <= 1
     np.testing.assert_array_equal(whole.valid, parts.valid)
 
 
-def test_a_bad_tile_costs_itself_and_not_the_handle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_bad_tile_costs_itself_and_not_the_handle(tmp_path: Path, plain: bool) -> None:
     path = write_tiff(tmp_path / "bad.tif", gradient(1024, 1024), compression="jpeg")
     zero_tiles(path, [5])
-    reader = open_reader(open_slide(path))
+    reader = open_reader(open_slide(path, plain=plain))
     good = reader.read(Box(600, 600, 100, 100), 100, 100)
     with pytest.raises(PixelsUnreadable, match=r"bad\.tif"):
         reader.read(Box(300, 300, 100, 100), 100, 100)
@@ -129,8 +138,9 @@ def test_a_bad_tile_costs_itself_and_not_the_handle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(good.rgb, again.rgb)
 
 
-def test_a_missing_tile_is_not_black(bounded_slide: Path) -> None:
-    pixels = open_reader(open_slide(bounded_slide)).read(Box(0, 0, 1024, 1024), 64, 64)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_missing_tile_is_not_black(bounded_slide: Path, plain: bool) -> None:
+    pixels = open_reader(open_slide(bounded_slide, plain=plain)).read(Box(0, 0, 1024, 1024), 64, 64)
     assert pixels.valid.mean() == pytest.approx(512 * 256 / 1024**2)
     assert (pixels.rgb[~pixels.valid] == 255).all()
 

@@ -30,6 +30,7 @@ from breast_idc.tile_stage import TileClassifier, TileRecipe
 from breast_idc.tiles import LabelledTiles, Split
 from slidetriage.models import (
     Card,
+    Device,
     EncoderCard,
     GatedAttentionHead,
     HeadCard,
@@ -92,7 +93,9 @@ def finish(
 def wrap(model: TileClassifier, recipe: TileRecipe) -> TileEncoder:
     """The trained backbone as the encoder that inference uses."""
     card = description.describe_encoder(recipe, model.classifier.in_features)
-    return TileEncoder(model.backbone, card, weights_sha256="0" * 64)
+    # What the head is fitted to must not depend on what this machine's processor does fast.
+    device = Device(precision="float32")
+    return TileEncoder(model.backbone, card, weights_sha256="0" * 64, device=device)
 
 
 def featurise(encoder: TileEncoder, tiles: LabelledTiles, *, views: int, seed: int) -> TileFeatures:

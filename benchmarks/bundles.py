@@ -1,0 +1,42 @@
+"""Bundles of any backbone for benchmarks: random weights, since only their cost is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import timm
+import torch
+
+from slidetriage.models import (
+    EncoderCard,
+    GatedAttentionHead,
+    HeadCard,
+    load_bundle,
+    random_encoder,
+    save_bundle,
+)
+from slidetriage.workflows.settings import DEFAULT_BUNDLE
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def make_bundle(folder: Path, backbone: str, *, mpp: float, tile_px: int) -> Path:
+    """A bundle of this timm backbone with a small head, on tiles of that scale; made once."""
+    if (folder / "card.json").exists():
+        return folder
+    model = timm.create_model(backbone, num_classes=0)
+    encoder = EncoderCard(
+        name=backbone, arguments={}, pooling="default", feature_size=model.num_features,
+        input_px=tile_px, interpolation="bilinear", mean=IMAGENET[0], std=IMAGENET[1],
+    )  # fmt: skip
+    card = dataclasses.replace(
+        load_bundle(DEFAULT_BUNDLE).card, name=f"benchmark-{backbone}", mpp=mpp,
+        mpp_range=(mpp / 4, mpp * 1.1), tile_px=tile_px, encoder=encoder,
+        head=HeadCard("gated_attention", hidden=128, attention=64),
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = GatedAttentionHead(encoder.feature_size, hidden=128, attention=64)
+    save_bundle(folder, card, backbone=random_encoder(encoder, seed=0).backbone, head=head.eval())
+    return folder

@@ -1,0 +1,234 @@
+"""Measures for an estimate: the network on this machine, and each slide on a few of its tiles."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+
+from slidetriage.errors import SlideTriageError
+from slidetriage.models import Bundle
+from slidetriage.tiling import Tiles, check_masker, read_tiles, split_batches
+from slidetriage.wsi import Slide, SlideReader, open_reader
+
+from .estimate import (
+    CLUSTER_S,
+    Machine,
+    Refusal,
+    RunEstimate,
+    SlideEstimate,
+    feature_bytes,
+    finish_seconds,
+    result_bytes,
+)
+from .planning import open_request, survey_slide
+from .processes import find_gpus, plan_processes
+from .settings import Settings
+from .sources import SlideRequest, find_requests
+from .station import Station
+from .steps import SlideFailure
+
+Follow = Callable[[list[SlideRequest]], Iterable[SlideRequest]]
+"""Hands on the slides one by one, and may show how many are done."""
+
+SAMPLE_TILES = 64
+SAMPLE_S = 1.0
+"""A sample is so many tiles, or as many as are read in so many seconds."""
+
+PIECE_TILES = 8
+"""Tiles read between two looks at the clock: a row of a block of neighbours."""
+
+NETWORK_BATCHES = 5
+NETWORK_S = 1.5
+"""The network gets so many batches, or as many as it does in so many seconds."""
+
+_HASHED_BYTES = 1 << 24
+
+
+def estimate_run(
+    slides: Iterable[str | Path],
+    settings: Settings,
+    *,
+    mpp: float | None = None,
+    workers: int | None = None,
+    boot_s: float = 0.0,
+    follow: Follow = iter,
+) -> RunEstimate:
+    """Estimate what `triage` would take with Dask workers on this machine; nothing is written.
+
+    Parameters
+    ----------
+    slides, settings, mpp
+        As for `triage`.
+    workers
+        Processes; as many as `triage` would start if not given.
+    boot_s
+        Seconds this process took to start and to import, as each worker will.
+
+    Raises
+    ------
+    UsageError, ModelError
+        What was asked for makes no sense. A slide that cannot be planned is a row instead.
+    """
+    requests = find_requests(slides, mpp=mpp)
+    check_masker(settings.masker)
+    gpus = find_gpus() if settings.device != "cpu" else ()
+    processes = plan_processes(settings.device, workers, gpus=gpus)
+    driver_bytes = resident_bytes()
+    bundle, ready_s = load_model(settings)
+    machine = Machine(
+        workers=len(processes),
+        steps_at_once=processes[0].threads,
+        cores=CPU_COUNT,
+        network_tiles_s=measure_network(bundle, settings.batch_tiles),
+        threads=settings.threads if settings.device == "cpu" else 0,
+        start_s=2 * boot_s + ready_s + CLUSTER_S,  # the workers import after the command did
+        worker_bytes=resident_bytes(),
+        driver_bytes=driver_bytes,
+    )
+    surveyor = Surveyor(bundle, settings, machine)
+    return RunEstimate(
+        bundle.card, settings, machine, tuple(surveyor.look(each) for each in follow(requests))
+    )
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # starttime, see proc(5)
+    return float(Path("/proc/uptime").read_text().split()[0]) - started
+
+
+def load_model(settings: Settings) -> tuple[Bundle, float]:
+    """The model as a worker has it, ready to encode, and the seconds that took."""
+    start = perf_counter()
+    bundle = Station(settings, Path()).bundle
+    bundle.prepare()
+    return bundle, perf_counter() - start
+
+
+def measure_network(bundle: Bundle, batch_tiles: int) -> float:
+    """Tiles per second of the network on noise, the median of a few batches."""
+    side = bundle.card.tile_px
+    noise = np.random.default_rng(0)
+    images = noise.integers(0, 256, (batch_tiles, side, side, 3), dtype=np.uint8)
+    bundle.encode(images[:1])  # the first pass is slower
+    took: list[float] = []
+    while len(took) < NETWORK_BATCHES and sum(took) < NETWORK_S:
+        start = perf_counter()
+        bundle.encode(images)
+        took.append(perf_counter() - start)
+    return batch_tiles / median(took)
+
+
+def measure_reading(reader: SlideReader, tiles: Tiles) -> tuple[float, bool]:
+    """Tiles per second that one thread reads from the middle of the slide's tissue.
+
+    The flag says whether the sample was as large as is wanted.
+    """
+    first = len(tiles) // 2 // SAMPLE_TILES * SAMPLE_TILES
+    sample = tiles[first : first + SAMPLE_TILES]
+    if len(sample) < SAMPLE_TILES:
+        sample = tiles[max(0, len(tiles) - SAMPLE_TILES) :]
+    pieces = split_batches(reader.slide, sample, PIECE_TILES)
+    done, took = 0, 0.0
+    for piece in pieces:
+        start = perf_counter()
+        read_tiles(reader, piece)
+        took += perf_counter() - start
+        done += len(piece.tiles)
+        if took > SAMPLE_S:
+            break
+    return done / took, done == SAMPLE_TILES or took > SAMPLE_S
+
+
+def measure_hashing() -> float:
+    """Bytes per second of sha256."""
+    block = bytes(_HASHED_BYTES)
+    start = perf_counter()
+    hashlib.sha256(block).digest()
+    return len(block) / (perf_counter() - start)
+
+
+def picture_entropy(picture: NDArray[np.uint8]) -> float:
+    """Bytes that a picture cannot be packed below if each pixel is told by its neighbour's."""
+    green = picture[..., 1].astype(np.int16)
+    counts = np.bincount((np.diff(green, axis=1) & 255).ravel(), minlength=256)
+    share = counts[counts > 0] / max(1, counts.sum())
+    return float(-(share * np.log2(share)).sum()) / 8 * picture.size
+
+
+class Surveyor:
+    """Looks at slides one after the other; slides alike in format and levels read alike."""
+
+    def __init__(self, bundle: Bundle, settings: Settings, machine: Machine) -> None:
+        self._bundle = bundle
+        self._settings = settings
+        self._machine = machine
+        self._hash_bytes_s = measure_hashing()
+        self._reading: dict[object, float] = {}
+
+    def look(self, request: SlideRequest) -> SlideEstimate | Refusal:
+        """Plan the slide as a run does, and time a sample of its tiles."""
+        try:
+            return self._look(request)
+        except SlideTriageError as error:
+            return Refusal(request, SlideFailure("plan", error.code, str(error), rejected=True))
+        except OSError as error:
+            message = f"{request.path.name}: {error.strerror or error}"
+            return Refusal(request, SlideFailure("plan", "E_OUTPUT", message, rejected=False))
+
+    def _look(self, request: SlideRequest) -> SlideEstimate:
+        start = perf_counter()
+        slide = open_request(request, self._bundle.card)
+        survey = survey_slide(slide, self._bundle.card, self._settings)
+        plan_s = perf_counter() - start
+        count = len(survey.tiles)
+        reading = self._reading_tiles_s(slide, survey.tiles) if count else None
+        batches = -(-count // self._settings.batch_tiles)
+        # Its content is hashed when it is planned and again before it is published.
+        hash_s = sum(path.stat().st_size for path in slide.files) / self._hash_bytes_s
+        features = feature_bytes(count, self._bundle.encoder.feature_size)
+        published = result_bytes(count, picture_entropy(survey.picture))
+        return SlideEstimate(
+            request=request,
+            slide=slide,
+            tissue_mm2=survey.tissue_mm2,
+            tiles=count,
+            reading_tiles_s=reading,
+            plan_s=plan_s + hash_s,
+            encode_s=count / self._machine.tiles_s(reading, batches) if reading else 0.0,
+            finish_s=finish_seconds(count) + hash_s,
+            thumbnail_px=survey.thumbnail_px,
+            result_bytes=published + (features if self._settings.keep_features else 0),
+            staging_bytes=features + survey.picture.nbytes + published,
+        )
+
+    def _reading_tiles_s(self, slide: Slide, tiles: Tiles) -> float:
+        levels = tuple((round(level.downsample), level.averaged) for level in slide.levels)
+        kind = (slide.reader, slide.vendor, round(slide.mpp.x, 2), levels)
+        known = self._reading.get(kind)
+        if known is not None:
+            return known
+        reader = open_reader(slide)
+        try:
+            read_tiles(reader, next(split_batches(slide, tiles[:1], 1)))  # opens the file
+            speed, enough = measure_reading(reader, tiles)
+        finally:
+            reader.close()
+        if enough:
+            self._reading[kind] = speed
+        return speed

@@ -1,0 +1,45 @@
+"""The options that several commands of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Slides = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs, or a CSV with a column 'path'.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results; made if missing.")]
+Model = Annotated[
+    str, typer.Option("--model", help="A shipped bundle's name, or the folder of a bundle.")
+]
+Mpp = Annotated[
+    float | None,
+    typer.Option("--mpp", help="um per pixel, for slides whose file does not say or is wrong."),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="dask (several processes) or serial (this one).")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes on this machine; one per core or GPU."),
+]
+Tissue = Annotated[
+    str, typer.Option("--tissue", help="Tissue masker: slidetriage, otsu or morphological.")
+]
+MinTissue = Annotated[
+    float, typer.Option("--min-tissue", help="Share of a tile that must be tissue.")
+]
+Overlap = Annotated[
+    float, typer.Option("--overlap", help="Share of a tile's side that neighbours share.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="Of the encoder: auto, float32, bfloat16 or float16 (GPU)."),
+]
+KeepFeatures = Annotated[
+    bool, typer.Option("--keep-features", help="Publish features.zarr with each slide.")
+]

@@ -1,0 +1,127 @@
+"""The worker processes of a run on this machine: how many, how wide, and which GPU each has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dask.system import CPU_COUNT
+from distributed import Nanny, Scheduler, Security, SpecCluster
+
+from slidetriage.errors import UsageError
+
+from .serial import AT_ONCE
+
+MOST_READERS = 8
+"""Threads at most that read ahead of one GPU; each holds a batch of tiles in memory."""
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+QUIET = 50
+"""Log level of the processes; what matters comes back as a receipt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One worker process."""
+
+    threads: int
+    """Steps at a time: one encodes while the others read ahead."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables set in that process alone."""
+
+
+def plan_processes(
+    device: str, wanted: int | None, *, gpus: tuple[str, ...] = (), cores: int = CPU_COUNT
+) -> tuple[Process, ...]:
+    """The processes that a run on `device` has here.
+
+    On the CPU one for each core, or as many as wanted; on `cuda` one for each GPU, which sees no
+    other, or fewer if fewer are wanted; on `cuda:N` one.
+
+    Parameters
+    ----------
+    device
+        As in `Settings`.
+    wanted
+        Processes asked for, if any number was.
+    gpus
+        Names of the visible GPUs, as in CUDA_VISIBLE_DEVICES and in its order.
+    cores
+        Cores that this process may use.
+
+    Raises
+    ------
+    UsageError
+        There is no such GPU, or fewer than the processes wanted.
+
+    Examples
+    --------
+    >>> plan_processes("cuda", None, gpus=("0", "1"), cores=8)[1]
+    Process(threads=5, environment=(('CUDA_VISIBLE_DEVICES', '1'),))
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return (Process(AT_ONCE),) * (wanted or cores)
+    if not gpus or (index and not (index.isdecimal() and int(index) < len(gpus))):
+        raise UsageError(
+            f"There is no device {device!r}: {len(gpus)} CUDA devices are visible.",
+            mend=f"Check nvidia-smi and {VISIBLE}, or choose --device cpu.",
+        )
+    most = 1 if index else len(gpus)
+    count = wanted or most
+    if count > most:
+        raise UsageError(
+            f"{count} workers are more than the GPUs that {device} stands for, {most}.",
+            mend=f"One worker keeps a GPU busy: give --workers {most} or leave it out.",
+        )
+    threads = 1 + max(1, min(MOST_READERS, cores // count))
+    if index:
+        return (Process(threads),)
+    return tuple(Process(threads, ((VISIBLE, gpu),)) for gpu in gpus[:count])
+
+
+def find_gpus() -> tuple[str, ...]:
+    """Names of the GPUs that CUDA would show this process; starts nothing on them."""
+    import torch
+
+    return name_gpus(torch.cuda.device_count(), os.environ.get(VISIBLE))
+
+
+def name_gpus(count: int, visible: str | None) -> tuple[str, ...]:
+    """Names of the first `count` GPUs: those that CUDA_VISIBLE_DEVICES gives, or their numbers.
+
+    >>> name_gpus(2, "GPU-8f,3,-1")
+    ('GPU-8f', '3')
+    """
+    if visible is None:
+        return tuple(map(str, range(count)))
+    return tuple(name.strip() for name in visible.split(","))[:count]
+
+
+def start_cluster(processes: tuple[Process, ...]) -> SpecCluster:
+    """Start the processes with a scheduler of their own: loopback only, with throw-away TLS."""
+    shared: dict[str, object] = {
+        "host": "127.0.0.1",
+        "protocol": "tls://",
+        "security": Security.temporary(),
+    }
+    scheduler = {**shared, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(
+        workers={
+            number: {
+                "cls": Nanny,
+                "options": {
+                    **shared,
+                    "nthreads": process.threads,
+                    "env": dict(process.environment),
+                    "memory_limit": 1 / len(processes),  # a share of what the machine has
+                    "silence_logs": QUIET,
+                },
+            }
+            for number, process in enumerate(processes)
+        },
+        scheduler={"cls": Scheduler, "options": scheduler},
+        security=shared["security"],
+        silence_logs=QUIET,
+    )
