@@ -51,8 +51,8 @@ def read_tiles(
     valid = np.zeros(count, np.float32)
     readable = np.zeros(count, np.bool_)
     error = ""
-    for index in range(count):
-        row, column = int(batch.tiles.rows[index]), int(batch.tiles.columns[index])
+    places = zip(batch.tiles.rows.tolist(), batch.tiles.columns.tolist(), strict=True)
+    for index, (row, column) in enumerate(places):
         box = grid.box(row, column)
         outcome = _read_tile(reader, box, images[index])
         if isinstance(outcome, PixelsUnreadable):

@@ -45,6 +45,8 @@ class TiffReader:
         self._store: TileStore | None = None
         self._opening = threading.Lock()
         self._scratch = _Scratch()
+        self._sources: dict[int, list[Source]] = {}
+        self._chosen: dict[tuple[float, float, float], int] = {}
 
     def __reduce__(self) -> tuple[type[TiffReader], tuple[Slide]]:
         return TiffReader, (self._slide,)
@@ -71,7 +73,10 @@ class TiffReader:
     ) -> Pixels:
         """Resample `box` to exactly `width_px` x `height_px` pixels (see `SlideReader`)."""
         scale_x, scale_y = box.width / width_px, box.height / height_px
-        index = choose_level(self._slide.levels, scale_x, scale_y, finer=finer)
+        index = self._chosen.get((scale_x, scale_y, finer))
+        if index is None:
+            index = choose_level(self._slide.levels, scale_x, scale_y, finer=finer)
+            self._chosen[scale_x, scale_y, finer] = index
         if out is None:
             out = np.empty((height_px, width_px, 3), np.uint8)
         return self._read(self.source(index, box, width_px, height_px), box, out)
@@ -83,14 +88,27 @@ class TiffReader:
 
     def source(self, index: int, box: Box, width_px: int, height_px: int) -> Source:
         """How the level of that index is decoded for a read of it."""
-        level, down = self.levels[index], self._slide.levels[index].downsample
-        for shrink in level.shrinks:
-            side = down * shrink
-            if _fits(box.x / side, box.width / side, width_px) and _fits(
-                box.y / side, box.height / side, height_px
+        sources = self._open_sources(index)
+        down = self._slide.levels[index].downsample
+        most = box.width / width_px / down * 1.5
+        for source in sources[:-1]:
+            side = down * source.shrink
+            if (
+                source.shrink <= most
+                and _fits(box.x / side, box.width / side, width_px)
+                and _fits(box.y / side, box.height / side, height_px)
             ):
-                return Source(index, level, shrink)
-        return Source(index, level, 1)
+                return source
+        return sources[-1]
+
+    def _open_sources(self, index: int) -> list[Source]:
+        """The ways a level can be decoded, the one that shrinks most first."""
+        sources = self._sources.get(index)
+        if sources is None:
+            level = self.levels[index]
+            sources = [Source(index, level, shrink) for shrink in level.shrinks]
+            self._sources[index] = sources
+        return sources
 
     def close(self) -> None:
         """Release the file; a later read opens it again."""
@@ -142,13 +160,29 @@ class TiffReader:
         """Returns what of `out` was scanned; None for all of it."""
         height, width, _ = out.shape
         down = self._slide.levels[source.index].downsample * source.shrink
+        top, left = round(box.y / down), round(box.x / down)
+        if (
+            left * down == box.x
+            and top * down == box.y
+            and width * down == box.width
+            and height * down == box.height
+        ):
+            return self._paste_or_raise(source, box, (left, top), out)
         rows = axis_weights(height, box.y / down, box.height / down / height)
         columns = axis_weights(width, box.x / down, box.width / down / width)
         (top, bottom), (left, right) = rows.span, columns.span
-        copied = rows.weights.shape[1] == columns.weights.shape[1] == 1
-        canvas = out if copied else self._scratch.take("canvas", (bottom - top, right - left, 3))
+        canvas = self._scratch.take("canvas", (bottom - top, right - left, 3))
+        scanned = self._paste_or_raise(source, box, (left, top), canvas)
+        rows, columns = rows.starting_at(top), columns.starting_at(left)
+        filter_area(canvas, rows, columns, out)
+        return None if scanned is None else _apply(scanned, rows, columns) > 0.5
+
+    def _paste_or_raise(
+        self, source: Source, box: Box, corner: tuple[int, int], canvas: NDArray[np.uint8]
+    ) -> NDArray[np.bool_] | None:
+        """`_paste`, with damage as `PixelsUnreadable` and the file to be opened anew."""
         try:
-            scanned = self._paste(source, left, top, canvas)
+            return self._paste(source, *corner, canvas)
         except _DAMAGE as error:
             self.close()
             raise PixelsUnreadable(
@@ -156,11 +190,6 @@ class TiffReader:
                 f"pixel ({box.x:.0f}, {box.y:.0f}): {_said(error)}.",
                 mend="Copy the slide again from the scanner and compare checksums.",
             ) from error
-        if copied:
-            return scanned
-        rows, columns = rows.starting_at(top), columns.starting_at(left)
-        filter_area(canvas, rows, columns, out)
-        return None if scanned is None else _apply(scanned, rows, columns) > 0.5
 
     def _paste(
         self, source: Source, left: int, top: int, canvas: NDArray[np.uint8]

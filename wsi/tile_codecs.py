@@ -72,9 +72,14 @@ class JpegCodec:
         height, width = self.height_px // shrink, self.width_px // shrink
         # The buffer is all that may be written: a tile that says it is larger is refused.
         buffer = np.empty((height, width, 3), np.uint8) if out is None else out
-        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            self.complete(data), "RGB", min_height=height, min_width=width, buffer=buffer
-        )
+        if self.tables or self.rgb:
+            data = self.complete(data)
+        if shrink == 1:
+            image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer)
+        else:
+            image = simplejpeg.decode_jpeg(
+                data, "RGB", min_height=height, min_width=width, buffer=buffer
+            )
         if image.shape != buffer.shape:
             raise ValueError(
                 f"tile of {image.shape[1]} x {image.shape[0]} px, not {width} x {height}"
