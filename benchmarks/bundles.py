@@ -31,7 +31,7 @@ def make_bundle(folder: Path, backbone: str, *, mpp: float, tile_px: int) -> Pat
         input_px=tile_px, interpolation="bilinear", mean=IMAGENET[0], std=IMAGENET[1],
     )  # fmt: skip
     card = dataclasses.replace(
-        load_bundle(DEFAULT_BUNDLE).card, name=f"benchmark-{backbone}", mpp=mpp,
+        load_bundle(DEFAULT_BUNDLE).card, name=f"benchmark-{backbone.replace('_', '-')}", mpp=mpp,
         mpp_range=(mpp / 4, mpp * 1.1), tile_px=tile_px, encoder=encoder,
         head=HeadCard("gated_attention", hidden=128, attention=64),
     )  # fmt: skip

@@ -21,6 +21,7 @@ from slidetriage.wsi import Slide, SlideReader, open_reader
 
 from .features import FEATURES, create_features, write_features
 from .finishing import finish_slide
+from .memory import return_freed_memory
 from .planning import plan_slide
 from .settings import Settings
 from .steps import (
@@ -116,11 +117,16 @@ class Station:
         if isinstance(step, EncodeStep):
             return self._encode(step)
         with self._finishing:  # Matplotlib draws one picture at a time
-            return finish_slide(step, self.bundle, self.settings, self.out)
+            self._let_go(step.plan.slide)
+            return_freed_memory()  # what the encoding of many batches left behind
+            result = finish_slide(step, self.bundle, self.settings, self.out)
+            return_freed_memory()
+            return result
 
     def _plan(self, step: PlanStep) -> SlidePlan | SlideResult:
         bundle = self.bundle
         plan = plan_slide(step, bundle.card, bundle.identity, self.settings, self.out)
+        return_freed_memory()
         if isinstance(plan, SlideResult):
             return plan
         create_features(
@@ -156,6 +162,13 @@ class Station:
             )
             self._memory.tiles = memory
         return memory
+
+    def _let_go(self, slide: Slide) -> None:
+        """Close a slide that was read to its end."""
+        with self._choosing_reader:
+            for reader in [r for r in self._readers if r.slide == slide]:
+                reader.close()
+                self._readers.remove(reader)
 
     def _reader_for(self, slide: Slide) -> SlideReader:
         """The reader of a slide that is open, or a new one in place of the one longest unused."""
