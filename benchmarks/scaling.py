@@ -125,7 +125,7 @@ def run_slide(engine: Engine, path: Path, settings: Settings, work: Path) -> Clo
 
 def measure_workers(args: argparse.Namespace, work: Path) -> dict[str, float]:
     """Rates with one and two workers, and without Dask."""
-    side = 8_192 if args.quick else 14_080
+    side = 8_192 if args.quick else 20_480
     path = make_mosaic(work / f"mosaic-{side}-0.252.svs", width_px=side, mpp=0.252, data=args.data)
     bundle = make_bundle(work / f"bundle-{args.backbone}", args.backbone, mpp=0.5, tile_px=224)
     settings = Settings(model=str(bundle), threads=1)
