@@ -79,7 +79,7 @@ def test_a_jpeg_that_says_it_is_huge_takes_no_memory() -> None:
     data = bytearray(encode())
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 65_000, 65_000)
-    with pytest.raises(ValueError, match="buffer"):
+    with pytest.raises(ValueError, match=r"buffer|array of size"):
         JpegCodec(96, 64, b"", rgb=False).decode(bytes(data), 1)
 
 
