@@ -42,6 +42,12 @@ second pixel more than 2."""
 PATCH_PX = 64
 """Side of the part of a level that is compared with the means of a finer one."""
 
+SOURCE_PX = 4096
+"""Longest side that is read of a finer level for that; bounds memory where levels are far apart."""
+
+LEAST_PATCH_PX = 8
+"""Side of a patch that is too small to tell anything."""
+
 TILES_TRIED = 16
 """Tiles of a level tried, those with most bytes first, until one can be decoded."""
 
@@ -158,10 +164,10 @@ def _is_averaged(reader: TiffReader, index: int, finer: int, place: tuple[int, i
     """Whether means of the finer level explain the level better than leaving pixels out does."""
     levels = reader.slide.levels
     step = round(levels[index].downsample / levels[finer].downsample)
-    if step < 2:
-        return False
     x, y, width, height = _tile_px(reader.levels[index], place)
-    side = min(width, height, PATCH_PX)
+    side = min(width, height, PATCH_PX, SOURCE_PX // max(step, 1))
+    if step < 2 or side < LEAST_PATCH_PX:
+        return False
     part = (x + (width - side) // 2, y + (height - side) // 2, side, side)
     made = _read(reader, index, part).astype(np.float32)
     try:

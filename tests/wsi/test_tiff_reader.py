@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skimage.registration import phase_cross_correlation
 
 from slidetriage.errors import PixelsUnreadable
-from slidetriage.wsi import Box, Pixels, Slide, SlideReader, open_reader, open_slide
+from slidetriage.wsi import Box, Pixels, Slide, SlideReader, choosing, open_reader, open_slide
 from slidetriage.wsi.levels import choose_level
 from slidetriage.wsi.resample import area_weights, resample
 from slidetriage.wsi.tiff_reader import TiffReader
@@ -143,6 +143,33 @@ def test_levels_of_means_are_used_and_others_are_not(tmp_path: Path) -> None:
             )  # fmt: skip
     left_out = open_slide(path)
     assert [level.averaged for level in left_out.levels] == [False, False, False]
+
+
+def test_levels_far_apart_take_no_memory_to_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A level 64 times as coarse is compared on a patch, not on all its tile stands for."""
+    image = np.random.default_rng(4).integers(0, 256, (4096, 4096, 3), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for step in (1, 64):
+            side = 4096 // step
+            means = image.reshape(side, step, side, step, 3).mean((1, 3)).astype(np.uint8)
+            tiff.write(
+                means, tile=(256, 256), photometric="rgb", metadata=None,
+                subfiletype=int(step > 1), resolution=(20000, 20000), resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    asked: list[int] = []
+    read_level = TiffReader.read_level
+
+    def watched(reader: TiffReader, index: int, box: Box, width: int, height: int) -> Pixels:
+        asked.append(max(width, height))
+        return read_level(reader, index, box, width, height)
+
+    monkeypatch.setattr(TiffReader, "read_level", watched)
+    monkeypatch.setattr(choosing, "SOURCE_PX", 1024)
+    assert open_slide(path).reader == "tiff"
+    assert max(asked) == 1024
 
 
 def ome_pyramid(path: Path, image: NDArray[np.uint8]) -> Path:
