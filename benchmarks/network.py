@@ -76,7 +76,7 @@ def build_ways(
 
     def compile_(kind: NumberFormat) -> Way:
         conversion = Conversion.of(plain, tiles, batch_tiles=batch)
-        return conversion.compile(kind, threads=threads)
+        return conversion.compile(kind, threads=threads)[0]
 
     makers: dict[str, Callable[[], Way]] = {
         "torch float32 contiguous": lambda: lambda images: run_contiguously(plain, images),

@@ -46,13 +46,14 @@ Run = Callable[[], None]
 @contextlib.contextmanager
 def run_ours(
     slide: Slide, batches: list[TileBatch], bundle: Path, work: Path, *, precision: Precision,
-    threads: int,
+    cores: int,
 ) -> Iterator[Run]:  # fmt: skip
     """The serial engine of a run, from the first batch to the last, with features stored."""
-    settings = Settings(model=str(bundle), precision=precision, threads=threads)
-    engine = SerialEngine(settings, work)
+    settings = Settings(model=str(bundle), precision=precision)
+    engine = SerialEngine(settings, work, cores=cores)
     engine.load()
     staging = work / f"ours-{precision}-{slide.reader}"
+    dimension = load_bundle(bundle).encoder.feature_size
     moved = [TileBatch(slide, batch.tiles, batch.start) for batch in batches]
 
     def run() -> None:
@@ -61,7 +62,7 @@ def run_ours(
         create_features(
             staging / FEATURES,
             tiles=sum(len(batch.tiles) for batch in batches),
-            dimension=load_bundle(bundle).encoder.feature_size,
+            dimension=dimension,
             batch=settings.batch_tiles,
         )
         waiting = [EncodeStep("benchmark", batch, staging) for batch in reversed(moved)]
@@ -176,7 +177,7 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, float]:
     with contextlib.ExitStack() as stack:
         ours = [
             stack.enter_context(
-                run_ours(which, batches, folder, work, precision=precision, threads=args.threads)
+                run_ours(which, batches, folder, work, precision=precision, cores=args.threads)
             )
             for which, precision in ((slide, "auto"), (slide, "float32"), (plain, "auto"))
         ]

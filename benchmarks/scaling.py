@@ -100,13 +100,13 @@ class MemoryWatch(threading.Thread):
 
 
 def largest_worker() -> int:
-    """Resident bytes of the largest worker process now (the nannies' children)."""
+    """Resident bytes of the largest worker process now (those forked from the template)."""
     sizes = [0]
     for process in psutil.Process().children(recursive=True):
         try:
-            if "spawn_main" in " ".join(process.cmdline()):
+            if "forkserver" in " ".join(process.parent().cmdline()):
                 sizes.append(process.memory_info().rss)
-        except psutil.Error:
+        except (psutil.Error, AttributeError):  # it or its parent has just ended
             continue
     return max(sizes)
 

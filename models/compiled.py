@@ -78,25 +78,36 @@ class Conversion:
             )
         return cls(stages, batch_tiles)
 
-    def compile(self, precision: NumberFormat, *, threads: int) -> CompiledNetwork:
-        """Compile for this processor; resizing stays in float32. Raises `ConversionError`."""
+    def compile(
+        self, precision: NumberFormat, *, threads: int, at_once: int = 1
+    ) -> tuple[CompiledNetwork, ...]:
+        """Compile for this processor; resizing stays in float32. Raises `ConversionError`.
+
+        There are `at_once` networks over the same weights, for as many passes at a time, each on
+        `threads` threads.
+        """
         core = import_openvino().Core()
         *first, last = self.stages
-        requests = []
+        models = []
         for stage, hint in [(s, "f32") for s in first] + [(last, _HINTS[precision])]:
             settings = {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": threads,
+                "PERFORMANCE_HINT": "LATENCY" if at_once == 1 else "THROUGHPUT",
+                "NUM_STREAMS": at_once,
+                "INFERENCE_NUM_THREADS": threads * at_once,
                 # Each of several worker processes would pin its threads to the same cores.
                 "ENABLE_CPU_PINNING": False,
                 "INFERENCE_PRECISION_HINT": hint,
             }
             try:
-                requests.append(core.compile_model(stage, "CPU", settings).create_infer_request())
+                models.append(core.compile_model(stage, "CPU", settings))
             except RuntimeError as error:
                 raise _refuse(error) from error
-        return CompiledNetwork(requests, batch_tiles=self.batch_tiles)
+        return tuple(
+            CompiledNetwork(
+                [model.create_infer_request() for model in models], batch_tiles=self.batch_tiles
+            )
+            for _ in range(at_once)
+        )
 
 
 def import_openvino() -> Any:

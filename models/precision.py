@@ -45,6 +45,8 @@ class Device:
     """CPU threads; results depend on it. None is the number torch has when the network is made."""
     runtime: Literal["auto", "openvino", "torch"] = "auto"
     """auto is OpenVINO on a CPU, as far as it can take the network, and torch elsewhere."""
+    at_once: int = 1
+    """Passes at a time on a CPU, each on `threads` threads; results do not depend on it."""
     batch_tiles: int | None = None
     """Tiles per pass; None is 32 on a CPU and on a GPU what is found to be fastest there."""
 
@@ -61,8 +63,9 @@ class Device:
             )
         if kind != "cpu" and self.runtime == "openvino":
             raise UsageError(f"OpenVINO is used on the CPU only, not on {self.name}.")
-        if any(number is not None and number < 1 for number in (self.threads, self.batch_tiles)):
-            raise UsageError("threads and batch_tiles must be at least 1.")
+        numbers = (self.threads, self.batch_tiles, self.at_once)
+        if any(number is not None and number < 1 for number in numbers):
+            raise UsageError("threads, batch_tiles and at_once must be at least 1.")
 
     @classmethod
     def of(cls, device: str | Device) -> Device:

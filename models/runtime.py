@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from queue import SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -42,8 +44,30 @@ class Runner(Protocol):
         """N x H x W x 3 uint8 -> N x D."""
 
 
+class Lanes:
+    """Runners of the same network, each for one thread at a time; others wait for a free one."""
+
+    def __init__(self, runners: Sequence[Runner]) -> None:
+        self.batch_tiles = runners[0].batch_tiles
+        self._free: SimpleQueue[Runner] = SimpleQueue()
+        for runner in runners:
+            self._free.put(runner)
+
+    @contextmanager
+    def borrow(self) -> Iterator[Runner]:
+        """A runner that no other thread has meanwhile."""
+        runner = self._free.get()
+        try:
+            yield runner
+        finally:
+            self._free.put(runner)
+
+
 class Runtime:
-    """Runs a tile network as fast as its device allows; one call at a time, other threads wait."""
+    """Runs a tile network as fast as its device allows.
+
+    Threads may share it: `Device.at_once` of them are served at a time, and others wait.
+    """
 
     def __init__(self, network: TileNetwork, device: Device) -> None:
         if device.threads is None and device.name == "cpu":
@@ -54,7 +78,7 @@ class Runtime:
         self._batch_tiles = device.batch_tiles
         self._halvings: list[str] = []
         self._lock = threading.RLock()
-        self._runner: Runner | None = None
+        self._lanes: Lanes | None = None
         self._size_px: tuple[int, int] | None = None
         self._score: Scorer | None = None
 
@@ -78,14 +102,20 @@ class Runtime:
         Raises `ModelError` (E_OUT_OF_MEMORY) if memory does not suffice for one tile.
         """
         height, width = images.shape[1:3]
-        with self._lock:
-            while True:
+        while True:
+            with self._lock:  # not while the network runs: the others prepare meanwhile
                 self.prepare((height, width))
-                assert self._runner is not None  # prepared
-                try:
-                    return self._runner(images)
-                except (RuntimeError, MemoryError) as error:
-                    self._halve(error)
+                lanes = self._lanes
+                assert lanes is not None  # prepared
+            try:
+                with lanes.borrow() as runner:
+                    return runner(images)
+            except (RuntimeError, MemoryError) as error:
+                with self._lock:
+                    if lanes is self._lanes:  # else another thread has halved the batch already
+                        self._halve(error)
+                    elif not is_out_of_memory(error):
+                        raise
 
     def _prepare(self, size_px: tuple[int, int], score: Scorer | None) -> None:
         probe = paint_probe(count_probe_tiles(self._network), *size_px)
@@ -105,25 +135,28 @@ class Runtime:
                 continue
             try:
                 if name == "openvino":
-                    runner: Runner = convert().compile(kind, threads=self._device.threads or 1)
+                    threads, at_once = self._device.threads or 1, self._device.at_once
+                    runners: Sequence[Runner] = convert().compile(
+                        kind, threads=threads, at_once=at_once
+                    )
                 else:
-                    runner = self._run_eagerly(kind, probe, batch_tiles)
+                    runners = self._run_eagerly(kind, probe, batch_tiles)
             except ConversionError as error:
                 said.append(str(error))
                 refused.add(name)
                 continue
-            drift, score_drift = _compare(runner, probe, reference, score)
+            drift, score_drift = _compare(runners[0], probe, reference, score)
             problem = _find_problem(kind, drift, score_drift)
             # The plain way comes last, and what it gives is right by definition.
             if problem is None or (name, kind) == ("torch", "float32"):
                 break
             said.append(f"{name} in {kind} {problem}")
             refused.add(name if kind == "float32" else kind)
-        self._runner, self._size_px, self._score = runner, size_px, score
+        self._lanes, self._size_px, self._score = Lanes(runners), size_px, score
         self.choice = RuntimeChoice(
             name=name,
             precision=kind,
-            batch_tiles=runner.batch_tiles,
+            batch_tiles=self._lanes.batch_tiles,
             threads=self._device.threads if self._on_cpu else None,
             reason="; ".join([*said, *self._halvings]),
             drift=drift,
@@ -146,9 +179,10 @@ class Runtime:
 
     def _run_eagerly(
         self, kind: NumberFormat, probe: NDArray[np.uint8], batch_tiles: int
-    ) -> Runner:
+    ) -> Sequence[Runner]:
         if self._device.name.split(":")[0] != "cuda":
-            return EagerNetwork(self._network, precision=kind, batch_tiles=batch_tiles)
+            network = EagerNetwork(self._network, precision=kind, batch_tiles=batch_tiles)
+            return (network,) * self._device.at_once  # it keeps nothing between two calls
 
         def build(batch_tiles: int) -> Runner:
             return StreamedNetwork(self._network, precision=kind, batch_tiles=batch_tiles)
@@ -158,14 +192,14 @@ class Runtime:
                 lambda size: measure_speed(build(size), probe, batch_tiles=size),
                 first=batch_tiles,
             )
-        return build(batch_tiles)
+        return (build(batch_tiles),)
 
     def _halve(self, error: RuntimeError | MemoryError) -> None:
         if not is_out_of_memory(error):
             raise error
         if not self._on_cpu and torch.cuda.is_available():
             torch.cuda.empty_cache()  # what the failed batch had is of another size
-        running = self._runner.batch_tiles if self._runner else self._batch_tiles
+        running = self._lanes.batch_tiles if self._lanes else self._batch_tiles
         before = running or default_batch_tiles(self._network)
         if before == 1:
             raise ModelError(
@@ -175,7 +209,7 @@ class Runtime:
             ) from error
         self._batch_tiles = before // 2
         self._halvings.append(f"memory did not suffice for {before} tiles per pass")
-        self.choice = self._runner = None
+        self.choice = self._lanes = None
 
 
 def _compare(

@@ -32,6 +32,7 @@ from .options import (
     Slides,
     Tissue,
     Workers,
+    choose_device,
 )
 from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
 
@@ -126,13 +127,14 @@ def run(  # noqa: PLR0913 - each is an option of the command
     json: Json = False,
 ) -> None:
     """Triage slides and write a folder for each, with a worklist beside them."""
+    _begin(engine, scheduler)
     settings = Settings(
         model=model,
         masker=tissue,
         min_tissue=min_tissue,
         overlap=overlap,
         max_unreadable=max_unreadable,
-        device=_device(device),
+        device=choose_device(device),
         precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
         ngff=ngff,  # type: ignore[arg-type]  # checked by Settings
         compress_geojson=gz,
@@ -169,7 +171,7 @@ def plan(  # noqa: PLR0913 - each is an option of the command
         masker=tissue,
         min_tissue=min_tissue,
         overlap=overlap,
-        device=_device(device),
+        device=choose_device(device),
         precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
         keep_features=keep_features,
     )
@@ -239,6 +241,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Paint a slide of synthetic breast tissue, triage it, and compare with what was planted."""
+    _begin(engine)
     from .demo import run_demo
     from .driver import Resources
 
@@ -252,19 +255,12 @@ def demo(
         typer.echo(outcome.sentence())
 
 
-def _device(wanted: str) -> str:
-    """`auto` is the first GPU where there is one."""
-    import torch
+def _begin(engine: str, scheduler: str | None = None) -> None:
+    """Let the workers' imports begin while this process still has its own before it."""
+    if engine == "dask" and scheduler is None:
+        from .template import start_template
 
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(
-            f"There is no device {wanted!r}.", mend="Choose auto, cpu, cuda or cuda:N."
-        )
-    if wanted != "cpu" and not torch.cuda.is_available():
-        raise UsageError("There is no CUDA device here.", mend="Choose --device cpu or auto.")
-    return wanted
+        start_template()
 
 
 @contextmanager

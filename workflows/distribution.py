@@ -29,6 +29,7 @@ from .serial import Engine
 from .settings import Settings
 from .station import Station
 from .steps import STEP_NAMES, Receipt, SlideFailure, Step
+from .template import METHOD, start_template
 
 REACHED_WITHIN_S = 30.0
 """Seconds within which a scheduler must answer."""
@@ -57,7 +58,7 @@ class StationPlugin(WorkerPlugin):
         self._station: Station | None = None
 
     def setup(self, worker: object) -> None:
-        """Load the model, so that the first step is not late."""
+        """Load the model now, so that a model that cannot be loaded ends the run at its start."""
         del worker
         self._station = self._open()
 
@@ -83,7 +84,7 @@ class StationPlugin(WorkerPlugin):
             # A terminal sends Ctrl-C to every process; the run itself ends its workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         station = Station(self.settings, self.out)
-        station.load()
+        assert station.bundle is not None
         return station
 
 
@@ -109,9 +110,15 @@ class DaskEngine:
         # Dask tells of every connection made and closed; what matters comes back as a receipt.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._cluster = None
+        self._configured = ExitStack()
         if address is None:
             gpus = find_gpus() if settings.device.startswith("cuda") else ()
             processes = plan_processes(settings.device, workers, gpus=gpus)
+            start_template()
+            # Until the end of the run: the nannies start workers anew by it.
+            self._configured.enter_context(
+                dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
+            )
             with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
                 self._cluster = start_cluster(processes)
         self._client = Client(self._cluster) if address is None else _connect(address)
@@ -189,6 +196,7 @@ class DaskEngine:
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+        self._configured.close()
 
 
 def _connect(address: str) -> Client:

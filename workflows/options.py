@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from slidetriage.errors import UsageError
+
 Slides = Annotated[
     list[str], typer.Argument(help="Files, folders, globs, or a CSV with a column 'path'.")
 ]
@@ -43,3 +45,18 @@ Precision = Annotated[
 KeepFeatures = Annotated[
     bool, typer.Option("--keep-features", help="Publish features.zarr with each slide.")
 ]
+
+
+def choose_device(wanted: str) -> str:
+    """The device that was asked for; `auto` is the first GPU where there is one."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(
+            f"There is no device {wanted!r}.", mend="Choose auto, cpu, cuda or cuda:N."
+        )
+    if wanted != "cpu" and not torch.cuda.is_available():
+        raise UsageError("There is no CUDA device here.", mend="Choose --device cpu or auto.")
+    return wanted

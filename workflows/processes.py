@@ -10,7 +10,7 @@ from distributed import Nanny, Scheduler, Security, SpecCluster
 
 from slidetriage.errors import UsageError
 
-from .serial import AT_ONCE
+from .serial import AHEAD
 
 MOST_READERS = 8
 """Threads at most that read ahead of one GPU; each holds a batch of tiles in memory."""
@@ -62,7 +62,7 @@ def plan_processes(
     """
     kind, _, index = device.partition(":")
     if kind != "cuda":
-        return (Process(AT_ONCE),) * (wanted or cores)
+        return (Process(1 + AHEAD),) * (wanted or cores)
     if not gpus or (index and not (index.isdecimal() and int(index) < len(gpus))):
         raise UsageError(
             f"There is no device {device!r}: {len(gpus)} CUDA devices are visible.",

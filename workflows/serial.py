@@ -7,12 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from dask.system import CPU_COUNT
+
 from .settings import Settings
 from .station import Station
 from .steps import Receipt, Step
 
-AT_ONCE = 2
-"""Steps carried out at a time by one station: one batch is read while another is encoded."""
+AHEAD = 1
+"""Batches that a station reads while others are encoded."""
+
+MOST_AT_ONCE = 8
+"""Batches encoded at a time in one process; each pass holds its own activations in memory."""
 
 
 class Engine(Protocol):
@@ -39,14 +44,17 @@ class Engine(Protocol):
 class SerialEngine:
     """Carries out steps in this process and hands out their receipts in the order submitted.
 
-    The network has one batch at a time, in order of reading; a second thread reads the next.
+    On a CPU as many batches are encoded at a time as there are cores for, each on
+    `Settings.threads` of them; another thread reads ahead.
     """
 
-    slots = AT_ONCE + 1
-
-    def __init__(self, settings: Settings, out: Path) -> None:
-        self._station = Station(settings, out)
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="station")
+    def __init__(self, settings: Settings, out: Path, *, cores: int = CPU_COUNT) -> None:
+        at_once = 1
+        if settings.device == "cpu":
+            at_once = min(MOST_AT_ONCE, max(1, cores // settings.threads))
+        self._station = Station(settings, out, at_once=at_once)
+        self._pool = ThreadPoolExecutor(at_once + AHEAD, thread_name_prefix="station")
+        self.slots = at_once + AHEAD + 1
         self._waiting: deque[tuple[Step, Future[Receipt]]] = deque()
 
     def load(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,25 +50,26 @@ OPEN_SLIDES = 2
 class Station:
     """Carries out steps and turns whatever goes wrong into a `SlideFailure`.
 
-    Several threads may call `perform`. One at a time has the network; the others read the tiles
-    of the next batches meanwhile, so the network never waits, and no more batches are in memory
-    than there are threads.
+    Several threads may call `perform`. As many as `at_once` have the network at a time; the others
+    read the tiles of the next batches meanwhile, so the network never waits, and no more batches
+    are in memory than there are threads.
     """
 
-    def __init__(self, settings: Settings, out: Path) -> None:
+    def __init__(self, settings: Settings, out: Path, *, at_once: int = 1) -> None:
         self.settings = settings
         self.out = out
+        self._at_once = at_once
         self._bundle: Bundle | None = None
         self._loading = threading.Lock()
         self._readers: list[SlideReader] = []
         self._choosing_reader = threading.Lock()
-        self._network = threading.Lock()
         self._finishing = threading.Lock()
         self._memory = threading.local()
+        self._compiling: threading.Thread | None = None
 
     @property
     def bundle(self) -> Bundle:
-        """The model, loaded when first needed."""
+        """The model, loaded when first needed; it is compiled beside what is done meanwhile."""
         with self._loading:
             if self._bundle is None:
                 import torch
@@ -78,8 +80,11 @@ class Station:
                     self.settings.device,
                     precision=self.settings.precision,
                     threads=self.settings.threads,
+                    at_once=self._at_once,
                 )
                 self._bundle = load_bundle(self.settings.model, device=device)
+                self._compiling = threading.Thread(target=_compile, args=(self._bundle,))
+                self._compiling.start()
             return self._bundle
 
     def load(self) -> None:
@@ -106,6 +111,8 @@ class Station:
 
     def close(self) -> None:
         """Let go of the slides that are open."""
+        if self._compiling is not None:
+            self._compiling.join()
         with self._choosing_reader:
             for reader in self._readers:
                 reader.close()
@@ -144,8 +151,7 @@ class Station:
         usable = pixels.readable & (pixels.valid >= LEAST_VALID)
         images = pixels.images if usable.all() else pixels.images[usable]
         features = np.full((len(tiles), self.bundle.encoder.feature_size), np.nan, np.float32)
-        with self._network:
-            features[usable] = self.bundle.encode(images)
+        features[usable] = self.bundle.encode(images)
         coverage = np.where(usable, tiles.tissue * pixels.valid, np.float32(np.nan))
         write_features(step.staging / FEATURES, step.batch.start, features, coverage)
         unreadable = int((~usable).sum())
@@ -182,6 +188,12 @@ class Station:
             if len(self._readers) > OPEN_SLIDES:
                 self._readers.pop(0).close()
             return reader
+
+
+def _compile(bundle: Bundle) -> None:
+    # What goes wrong here goes wrong again where the model is used, and is told there.
+    with suppress(Exception):
+        bundle.prepare()
 
 
 def _failure(step: Step, code: str, message: str, *, rejected: bool) -> SlideFailure:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from slidetriage.models import Device, EncoderCard, TileEncoder, load_bundle, ra
 from slidetriage.models import compiled as compiled_module
 from slidetriage.models import precision as precision_module
 from slidetriage.models import runtime as runtime_module
+from slidetriage.models.eager import EagerNetwork
 from slidetriage.models.probe import measure_drift, paint_probe
 
 HALF = (0.5, 0.5, 0.5)
@@ -64,6 +67,41 @@ def test_openvino_gives_the_features_of_torch(device: Device, card: EncoderCard,
     assert features.dtype == np.float32
     assert measure_drift(features, reference) < precision_module.DRIFT_BOUNDS[choice.precision]
     assert (choice.drift > 1e-4) == (wanted == "bfloat16")
+
+
+@pytest.mark.parametrize("device", FAST, ids=name)
+def test_passes_at_a_time_change_nothing(device: Device, tiles: np.ndarray) -> None:
+    alone = random_encoder(RESNET, seed=0, device=device).encode(tiles)
+    encoder = random_encoder(RESNET, seed=0, device=dataclasses.replace(device, at_once=3))
+    with ThreadPoolExecutor(6) as pool:
+        several = list(pool.map(encoder.encode, [tiles] * 12))
+    assert {features.tobytes() for features in several} == {alone.tobytes()}
+    assert encoder.choice == random_encoder(RESNET, seed=0, device=device).prepare(64, 64)
+
+
+def test_memory_that_runs_out_in_several_passes_halves_the_batch_once(
+    tiles: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = dataclasses.replace(PLAIN, at_once=4)
+    encoder = random_encoder(RESNET, seed=0, device=device)
+    expected = encoder.encode(tiles)
+    together, extract = threading.Barrier(4), EagerNetwork.extract
+
+    def fail(network: EagerNetwork, images: Tensor) -> Tensor:
+        if len(images) == 32:
+            together.wait(60)
+            raise torch.OutOfMemoryError("out of memory")
+        return extract(network, images)
+
+    monkeypatch.setattr(EagerNetwork, "extract", fail)
+    with ThreadPoolExecutor(4) as pool:
+        several = list(pool.map(encoder.encode, [tiles] * 4))
+    choice = encoder.choice
+    assert choice is not None
+    assert choice.batch_tiles == 16
+    assert choice.reason.count("did not suffice") == 1
+    for features in several:
+        assert measure_drift(features, expected) < 1e-5
 
 
 @pytest.mark.parametrize("device", FAST, ids=name)

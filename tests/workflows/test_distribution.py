@@ -30,7 +30,8 @@ def engine(tmp_path: Path) -> Iterator[DaskEngine]:
 def workers() -> list[psutil.Process]:
     """The worker processes, which are the children of this process's nannies."""
     children = psutil.Process().children(recursive=True)
-    return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
+    # They are forked from a process of the same command line, which is no worker.
+    return [p for p in children if "forkserver" in " ".join(p.parent().cmdline())]
 
 
 def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from slidetriage.models import Bundle
+from slidetriage.models.compiled import CompiledNetwork
 from slidetriage.tiling import TilePixels, split_batches
 from slidetriage.workflows import station as station_module
 from slidetriage.workflows.features import FEATURES, read_coverage
@@ -45,10 +45,10 @@ def test_the_next_batch_is_read_while_the_network_has_the_last(
 ) -> None:
     """The network waits in the first batch until the second has been read: in turn it never is."""
     settings = Settings(batch_tiles=16)
-    engine = SerialEngine(settings, tmp_path)
+    engine = SerialEngine(settings, tmp_path, cores=1)
     steps = encode_steps(Station(settings, tmp_path), phantom, tmp_path / "s", 16)[:2]
     second_read, inside = threading.Event(), threading.Semaphore(1)
-    read_tiles, encode = station_module.read_tiles, Bundle.encode
+    read_tiles, compute = station_module.read_tiles, CompiledNetwork.__call__
     seen: list[int] = []
 
     def read(*args: object, **options: object) -> TilePixels:
@@ -58,15 +58,16 @@ def test_the_next_batch_is_read_while_the_network_has_the_last(
             second_read.set()
         return pixels
 
-    def slow(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def slow(network: CompiledNetwork, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert inside.acquire(blocking=False), "one batch at a time has the network"
         assert second_read.wait(60)
-        features = encode(bundle, images)
+        features = compute(network, images)
         inside.release()
         return features
 
     monkeypatch.setattr(station_module, "read_tiles", read)
-    monkeypatch.setattr(Bundle, "encode", slow)
+    engine.load()
+    monkeypatch.setattr(CompiledNetwork, "__call__", slow)
     for step in steps:
         engine.submit(step)
     receipts = [engine.next_done()[1] for _ in steps]

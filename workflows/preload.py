@@ -1,0 +1,15 @@
+"""Everything a worker needs, imported; nothing else imports this (see `template`)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from slidetriage.models.compiled import ConversionError, import_openvino
+from slidetriage.wsi import area_kernel
+
+from . import distribution
+
+__all__ = ["area_kernel", "distribution"]
+
+with suppress(ConversionError):  # a worker says so where it matters
+    import_openvino()
