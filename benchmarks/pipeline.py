@@ -106,7 +106,9 @@ def run_reading(batches: list[TileBatch]) -> Run:
     return run
 
 
-def run_tiatoolbox(slide: Slide, bundle: Bundle, work: Path, batches: list[TileBatch]) -> Run:
+def run_tiatoolbox(
+    slide: Slide, bundle: Bundle, work: Path, batches: list[TileBatch], *, cores: int
+) -> Run:
     """TIAToolbox's DeepFeatureExtractor with its default loader, on the same backbone."""
     with contextlib.redirect_stdout(io.StringIO()):
         from tiatoolbox import logger
@@ -143,6 +145,7 @@ def run_tiatoolbox(slide: Slide, bundle: Bundle, work: Path, batches: list[TileB
 
     def run() -> None:
         shutil.rmtree(folder, ignore_errors=True)
+        torch.set_num_threads(cores)  # ours sets it to its own number
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             out = extractor.run(
@@ -185,7 +188,9 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, float]:
             "ours": ours[0],
             "ours_fp32": ours[1],
             "ours_openslide": ours[2],
-            "tiatoolbox": run_tiatoolbox(slide, load_bundle(folder), work, batches),
+            "tiatoolbox": run_tiatoolbox(
+                slide, load_bundle(folder), work, batches, cores=args.threads
+            ),
             "network": run_network(bundles["auto"], count),
             "network_fp32": run_network(bundles["float32"], count),
             "reading": run_reading(batches),

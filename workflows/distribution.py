@@ -15,19 +15,21 @@ from itertools import count
 from math import inf
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 import dask
-from distributed import Client, Security, WorkerPlugin, as_completed, get_worker
+from dask.system import CPU_COUNT
+from distributed import Client, Security, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
 from slidetriage import __version__
 from slidetriage.errors import SlideTriageError, UsageError
 
 from .processes import find_gpus, plan_processes, start_cluster
-from .serial import Engine
+from .serial import AHEAD, Engine
 from .settings import Settings
-from .station import Station
+from .station import EncodingStation, OpenStation, Station
 from .steps import STEP_NAMES, Receipt, SlideFailure, Step
 from .template import METHOD, start_template
 
@@ -47,7 +49,9 @@ DEATHS_ALLOWED = 1
 class StationPlugin(WorkerPlugin):
     """Gives each worker its station; the model is loaded when the worker starts."""
 
-    def __init__(self, settings: Settings, out: Path, *, private: bool) -> None:
+    def __init__(
+        self, settings: Settings, out: Path, *, private: bool, station: OpenStation = Station
+    ) -> None:
         self.name = f"slidetriage-{uuid4().hex}"
         """Unlike that of any other run: several may share a scheduler."""
         self.settings = settings
@@ -55,11 +59,15 @@ class StationPlugin(WorkerPlugin):
         self.version = __version__
         self.private = private
         """Whether the workers belong to this run, and end when it ends."""
-        self._station: Station | None = None
+        self._at_once = 1
+        self._open_station = station
+        self._station: EncodingStation[Any] | None = None
 
-    def setup(self, worker: object) -> None:
+    def setup(self, worker: Worker) -> None:
         """Load the model now, so that a model that cannot be loaded ends the run at its start."""
-        del worker
+        self._check_version()
+        if self.settings.device == "cpu":
+            self._at_once = max(1, worker.state.nthreads - AHEAD)
         self._station = self._open()
 
     def teardown(self, worker: object) -> None:
@@ -71,20 +79,23 @@ class StationPlugin(WorkerPlugin):
     def perform(self, step: Step) -> Receipt:
         """Carry out a step; raises what went wrong where the worker could not be set up."""
         if self._station is None:
+            self._check_version()
             self._station = self._open()
         return self._station.perform(step)
 
-    def _open(self) -> Station:
+    def _check_version(self) -> None:
         if self.version != __version__:
             raise UsageError(
                 f"A worker has slidetriage {__version__}, and this is {self.version}.",
                 mend="Install the same version for the scheduler, every worker and this run.",
             )
+
+    def _open(self) -> EncodingStation[Any]:
         if self.private and threading.current_thread() is threading.main_thread():
             # A terminal sends Ctrl-C to every process; the run itself ends its workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        station = Station(self.settings, self.out)
-        assert station.bundle is not None
+        station = self._open_station(self.settings, self.out, at_once=self._at_once)
+        assert station.model is not None
         return station
 
 
@@ -106,6 +117,8 @@ class DaskEngine:
         *,
         workers: int | None = None,
         address: str | None = None,
+        cores: int = CPU_COUNT,
+        station: OpenStation = Station,
     ) -> None:
         # Dask tells of every connection made and closed; what matters comes back as a receipt.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -113,7 +126,7 @@ class DaskEngine:
         self._configured = ExitStack()
         if address is None:
             gpus = find_gpus() if settings.device.startswith("cuda") else ()
-            processes = plan_processes(settings.device, workers, gpus=gpus)
+            processes = plan_processes(settings.device, workers, gpus=gpus, cores=cores)
             start_template()
             # Until the end of the run: the nannies start workers anew by it.
             self._configured.enter_context(
@@ -122,7 +135,7 @@ class DaskEngine:
             with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
                 self._cluster = start_cluster(processes)
         self._client = Client(self._cluster) if address is None else _connect(address)
-        plugin = StationPlugin(settings, out, private=address is None)
+        plugin = StationPlugin(settings, out, private=address is None, station=station)
         self._run = plugin.name
         with ExitStack() as unless_joined:
             unless_joined.callback(self.close)

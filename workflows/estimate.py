@@ -6,6 +6,7 @@ Only arithmetic: `measuring` finds the figures that go in. They are estimates, n
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import ceil
 
 from slidetriage.models import Card
 from slidetriage.wsi import Slide
@@ -19,9 +20,8 @@ CAVEAT = (
     "discs that are slower than memory and other programs make a run longer."
 )
 
-CLUSTER_S = 6.0
-"""Seconds to start, connect and stop processes, beside what they import: 5 to 7 were left over in
-four runs with two workers."""
+CLUSTER_S = 2.5
+"""Seconds to start, connect and stop processes, beside what they import."""
 
 FINISH_S = 0.6
 """Seconds to draw, write and publish a slide of few tiles; most of it is the overlay."""
@@ -57,7 +57,9 @@ class Machine:
 
     workers: int
     steps_at_once: int
-    """Threads of a worker: one has the network while the others read."""
+    """Threads of a worker."""
+    encodings_at_once: int
+    """How many of them may have the network at a time."""
     cores: int
     network_tiles_s: float
     """Tiles per second of one network alone."""
@@ -73,12 +75,13 @@ class Machine:
     def tiles_s(self, reading_tiles_s: float, batches: int) -> float:
         """Tiles per second of all workers on one slide of so many batches.
 
-        Each worker's threads take turns at its network and read in between; together they cannot
+        A worker's threads take turns at its networks and read in between; together they cannot
         use more than the cores there are.
         """
         network_s, reading_s = 1 / self.network_tiles_s, 1 / reading_tiles_s
         workers = min(self.workers, max(1, batches))
-        each = min(1 / network_s, self.steps_at_once / (reading_s + network_s))
+        encodings = min(self.encodings_at_once, ceil(max(1, batches) / workers))
+        each = min(encodings / network_s, self.steps_at_once / (reading_s + network_s))
         return min(workers * each, self.cores / (reading_s + network_s * self.threads))
 
 

@@ -31,6 +31,7 @@ from .estimate import (
 )
 from .planning import open_request, survey_slide
 from .processes import find_gpus, plan_processes
+from .serial import AHEAD
 from .settings import Settings
 from .sources import SlideRequest, find_requests
 from .station import Station
@@ -71,7 +72,7 @@ def estimate_run(
     workers
         Processes; as many as `triage` would start if not given.
     boot_s
-        Seconds this process took to start and to import, as each worker will.
+        Seconds this process took to start and to import, as that of a run will.
 
     Raises
     ------
@@ -87,10 +88,11 @@ def estimate_run(
     machine = Machine(
         workers=len(processes),
         steps_at_once=processes[0].threads,
+        encodings_at_once=processes[0].threads - AHEAD if settings.device == "cpu" else 1,
         cores=CPU_COUNT,
         network_tiles_s=measure_network(bundle, settings.batch_tiles),
         threads=settings.threads if settings.device == "cpu" else 0,
-        start_s=2 * boot_s + ready_s + CLUSTER_S,  # the workers import after the command did
+        start_s=boot_s + ready_s + CLUSTER_S,  # workers import beside the command
         worker_bytes=resident_bytes(),
         driver_bytes=driver_bytes,
     )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import ceil
 
 from dask.system import CPU_COUNT
 from distributed import Nanny, Scheduler, Security, SpecCluster
 
 from slidetriage.errors import UsageError
 
-from .serial import AHEAD
+from .serial import AHEAD, MOST_AT_ONCE
+
+CORES_TOGETHER = 4
+"""Cores that one process serves unless told otherwise: encodings in one process share the weights,
+and so the processor's cache (two cores were 8 % faster so than as two processes), but a process
+that dies takes all of its batches with it."""
 
 MOST_READERS = 8
 """Threads at most that read ahead of one GPU; each holds a batch of tiles in memory."""
@@ -26,7 +32,7 @@ class Process:
     """One worker process."""
 
     threads: int
-    """Steps at a time: one encodes while the others read ahead."""
+    """Steps at a time: all but one may encode, and the others read ahead."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables set in that process alone."""
 
@@ -36,8 +42,8 @@ def plan_processes(
 ) -> tuple[Process, ...]:
     """The processes that a run on `device` has here.
 
-    On the CPU one for each core, or as many as wanted; on `cuda` one for each GPU, which sees no
-    other, or fewer if fewer are wanted; on `cuda:N` one.
+    On the CPU one for every four cores, or as many as wanted to share the cores; on `cuda` one
+    for each GPU, which sees no other, or fewer if fewer are wanted; on `cuda:N` one.
 
     Parameters
     ----------
@@ -62,7 +68,8 @@ def plan_processes(
     """
     kind, _, index = device.partition(":")
     if kind != "cuda":
-        return (Process(1 + AHEAD),) * (wanted or cores)
+        count = wanted or ceil(cores / CORES_TOGETHER)
+        return (Process(min(MOST_AT_ONCE, max(1, cores // count)) + AHEAD),) * count
     if not gpus or (index and not (index.isdecimal() and int(index) < len(gpus))):
         raise UsageError(
             f"There is no device {device!r}: {len(gpus)} CUDA devices are visible.",

@@ -21,6 +21,7 @@ Find = Callable[[str], Path]
 ALONE = Machine(
     workers=1,
     steps_at_once=2,
+    encodings_at_once=1,
     cores=4,
     network_tiles_s=100.0,
     threads=1,

@@ -17,9 +17,13 @@ def seen(processes: tuple[Process, ...]) -> list[dict[str, str]]:
     return [dict(process.environment) for process in processes]
 
 
-def test_the_cpu_has_a_worker_for_each_core_and_two_threads_in_each() -> None:
-    assert plan_processes("cpu", None, cores=3) == (Process(2),) * 3
+def test_on_the_cpu_workers_share_the_cores_and_have_a_thread_more_than_theirs() -> None:
+    assert plan_processes("cpu", None, cores=1) == (Process(2),)
+    assert plan_processes("cpu", None, cores=3) == (Process(4),)
+    assert plan_processes("cpu", None, cores=16) == (Process(5),) * 4
+    assert plan_processes("cpu", None, cores=18) == (Process(4),) * 5
     assert plan_processes("cpu", 5, cores=3) == (Process(2),) * 5
+    assert plan_processes("cpu", 1, cores=64) == (Process(9),)
 
 
 def test_each_gpu_has_a_worker_that_sees_it_alone() -> None:
