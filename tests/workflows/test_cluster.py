@@ -285,7 +285,7 @@ def test_the_guides_slurm_script_asks_for_what_it_says(
     assert said.index("source /lab/slidetriage/bin/activate") < said.index(command)
     assert f" {address} " in command
     assert re.findall(r"--nthreads (\d+)", command)[-1] == "5", "the last one holds"
-    assert re.findall(r"--nworkers (\d+)", command) == ["16"]
+    assert re.findall(r"--nworkers (\d+)", command) == ["4"]
     assert "--dashboard-address 127.0.0.1:0" in command
     assert "--protocol tls" in command
     for flag, file in (("ca-file", "ca.pem"), ("cert", "node.pem"), ("key", "node.key")):

@@ -46,6 +46,15 @@ def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
         time.sleep(0.05)
 
 
+def test_workers_are_forked_from_a_process_of_one_thread(engine: DaskEngine) -> None:
+    """A fork copies one thread, so what others held would stay locked for ever."""
+    (template,) = {process.parent() for process in workers()}
+    assert template.pid != os.getpid()
+    assert template.num_threads() == 1
+    held = {Path(found.path).name for found in template.memory_maps()}
+    assert any(name.startswith("libtorch_cpu") for name in held), "it has imported torch"
+
+
 def test_nothing_listens_beyond_this_machine(engine: DaskEngine) -> None:
     listening = [
         connection.laddr.ip
