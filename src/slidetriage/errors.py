@@ -9,7 +9,8 @@
     |   `-- PixelsUnreadable         E_TILE_DECODE, E_TOO_MANY_GAPS, E_UNSTABLE   also OSError
     |-- ModelError                   E_BUNDLE, E_MODEL_NAN, E_OUT_OF_MEMORY   also ValueError
     |-- OutputError                  E_OUTPUT, E_LOCKED   also OSError
-    `-- UsageError                   E_USAGE            also ValueError
+    `-- UsageError                   E_USAGE, E_TABLE, E_SPLIT, E_SURVIVAL, E_FEATURES,
+                                     E_FEATURES_MIXED   also ValueError
 
 A message says what is wrong, where, and how to mend it. Codes are stable: programs match on them.
 """
