@@ -9,11 +9,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("wsi", "tiling", "models", "workflows")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("slidetriage", *path.relative_to(ROOT).with_suffix("").parts))
+
+
 MODULES = [
-    f"slidetriage.{path.parent.name}.{path.stem}"
-    for folder in ("wsi", "tiling", "models", "workflows")
-    for path in sorted((ROOT / folder).glob("*.py"))
+    name_of(path)
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).rglob("*.py"))
     if ">>>" in path.read_text()
+]
+PACKAGES = [
+    name_of(path.parent)
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).rglob("__init__.py"))
 ]
 
 
@@ -28,9 +40,9 @@ def test_examples_hold(name: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("folder", ["wsi", "tiling", "models", "workflows"])
-def test_exported_members_exist_and_are_sorted(folder: str) -> None:
-    package = importlib.import_module(f"slidetriage.{folder}")
+@pytest.mark.parametrize("name", PACKAGES)
+def test_exported_members_exist_and_are_sorted(name: str) -> None:
+    package = importlib.import_module(name)
     assert package.__doc__
     names = package.__all__
     assert len(set(names)) == len(names)

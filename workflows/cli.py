@@ -1,4 +1,4 @@
-"""The command line: run, plan, info, models, demo. Results go to stdout, all else to stderr."""
+"""The command line and what its commands do. Results go to stdout, all else to stderr."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ from .options import (
     Out,
     Overlap,
     Precision,
+    Scheduler,
     Slides,
     Tissue,
     Workers,
     choose_device,
 )
+from .research.commands import features, train
 from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
+from .template import begin_imports
 
 if TYPE_CHECKING:
     # Loading these takes seconds, which `--help` need not wait for.
@@ -105,9 +108,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     mpp: Mpp = None,
     engine: Engine = "dask",
     workers: Workers = None,
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="A running Dask scheduler, tls://host:port.")
-    ] = None,
+    scheduler: Scheduler = None,
     tissue: Tissue = "slidetriage",
     min_tissue: MinTissue = 0.25,
     overlap: Overlap = 0.0,
@@ -127,7 +128,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     json: Json = False,
 ) -> None:
     """Triage slides and write a folder for each, with a worklist beside them."""
-    _begin(engine, scheduler)
+    begin_imports(engine, scheduler)
     settings = Settings(
         model=model,
         masker=tissue,
@@ -241,7 +242,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Paint a slide of synthetic breast tissue, triage it, and compare with what was planted."""
-    _begin(engine)
+    begin_imports(engine)
     from .demo import run_demo
     from .driver import Resources
 
@@ -253,14 +254,6 @@ def demo(
     else:
         _say(outcome.report, json=False)
         typer.echo(outcome.sentence())
-
-
-def _begin(engine: str, scheduler: str | None = None) -> None:
-    """Let the workers' imports begin while this process still has its own before it."""
-    if engine == "dask" and scheduler is None:
-        from .template import start_template
-
-        start_template()
 
 
 @contextmanager
@@ -285,6 +278,10 @@ def _say(report: TriageReport, *, json: bool) -> None:
         print_report(report)
     if not report.complete:
         raise typer.Exit(EXIT_INCOMPLETE)
+
+
+app.command()(features)
+app.command()(train)
 
 
 def _print_json(value: object) -> None:

@@ -59,12 +59,7 @@ def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path
     scored, score = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
     regions = find_regions(scored, bundle.card.tile_threshold.value)
     result = summarise(plan, scored, score, regions, bundle)
-    if hash_slide(plan.slide.files) != plan.sha256:
-        raise PixelsUnreadable(
-            f"{plan.slide.path.name}: the file changed while it was read.",
-            mend="Wait until it is written completely, then run again.",
-            code="E_UNSTABLE",
-        )
+    check_unchanged(plan)
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir()
@@ -86,6 +81,16 @@ def check_gaps(plan: SlidePlan, read: NDArray[np.bool_], settings: Settings, err
             + (f" (one of them: {error.rstrip('.')})." if error else "."),
             mend="Copy the slide again, or allow more with --max-unreadable.",
             code="E_TOO_MANY_GAPS",
+        )
+
+
+def check_unchanged(plan: SlidePlan) -> None:
+    """Raise `PixelsUnreadable` (E_UNSTABLE) where the slide is not what was planned."""
+    if hash_slide(plan.slide.files) != plan.sha256:
+        raise PixelsUnreadable(
+            f"{plan.slide.path.name}: the file changed while it was read.",
+            mend="Wait until it is written completely, then run again.",
+            code="E_UNSTABLE",
         )
 
 

@@ -28,6 +28,9 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Processes on this machine; one per core or GPU."),
 ]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="A running Dask scheduler, tls://host:port.")
+]
 Tissue = Annotated[
     str, typer.Option("--tissue", help="Tissue masker: slidetriage, otsu or morphological.")
 ]

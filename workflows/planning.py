@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,30 @@ PICTURE_FILE = "picture.npy"
 
 PICTURE_PX = 1200 * 1200
 """Pixels of the overlay's picture: more are not seen, and fewer would look like a mosaic."""
+
+
+class TileNeeds(Protocol):
+    """The tiles that a model takes; a bundle's `Card` says it."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        ...
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel of its tiles."""
+        ...
+
+    @property
+    def mpp_range(self) -> tuple[float, float]:
+        """Micrometres per pixel it accepts."""
+        ...
+
+    @property
+    def tile_px(self) -> int:
+        """Side of a tile in pixels."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +113,7 @@ def plan_slide(
     )
 
 
-def open_request(request: SlideRequest, card: Card) -> Slide:
+def open_request(request: SlideRequest, card: TileNeeds) -> Slide:
     """Open the slide that was asked for; raises `SlideTriageError` where it cannot be triaged."""
     if request.problem is not None:
         code, message = request.problem
@@ -98,7 +123,7 @@ def open_request(request: SlideRequest, card: Card) -> Slide:
     return slide
 
 
-def survey_slide(slide: Slide, card: Card, settings: Settings) -> Survey:
+def survey_slide(slide: Slide, card: TileNeeds, settings: Settings) -> Survey:
     """Find the tissue and choose the tiles; raises `PixelsUnreadable` for a damaged slide."""
     reader = open_reader(slide)
     try:
@@ -134,7 +159,7 @@ def _read_picture(reader: SlideReader, thumbnail: Thumbnail) -> NDArray[np.uint8
     return np.asarray(picture)
 
 
-def check_scale(slide: Slide, card: Card) -> None:
+def check_scale(slide: Slide, card: TileNeeds) -> None:
     """Raise `ScaleError` (E_MPP_TOO_COARSE) where the slide lacks the detail the model needs."""
     coarsest = max(slide.mpp.x, slide.mpp.y)
     limit = card.mpp_range[1]

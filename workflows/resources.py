@@ -13,6 +13,7 @@ from slidetriage.errors import UsageError
 
 from .serial import Engine, SerialEngine
 from .settings import Settings
+from .station import OpenStation, Station
 
 EngineName = Literal["serial", "dask"]
 
@@ -49,15 +50,23 @@ def check_address(address: str) -> None:
 
 
 @contextmanager
-def open_engine(resources: Resources, settings: Settings, out: Path) -> Iterator[Engine]:
-    """The engine that `resources` name, closed in the end."""
+def open_engine(
+    resources: Resources, settings: Settings, out: Path, *, station: OpenStation = Station
+) -> Iterator[Engine]:
+    """The engine that `resources` name, closed in the end; `station` carries out its steps."""
     engine: Engine
     if resources.engine == "serial":
-        engine = SerialEngine(settings, out)
+        engine = SerialEngine(settings, out, station=station)
     else:
         from .distribution import DaskEngine
 
-        engine = DaskEngine(settings, out, workers=resources.workers, address=resources.scheduler)
+        engine = DaskEngine(
+            settings,
+            out,
+            workers=resources.workers,
+            address=resources.scheduler,
+            station=station,
+        )
     try:
         yield engine
     finally:

@@ -10,7 +10,7 @@ from typing import Protocol
 from dask.system import CPU_COUNT
 
 from .settings import Settings
-from .station import Station
+from .station import OpenStation, Station
 from .steps import Receipt, Step
 
 AHEAD = 1
@@ -48,11 +48,18 @@ class SerialEngine:
     `Settings.threads` of them; another thread reads ahead.
     """
 
-    def __init__(self, settings: Settings, out: Path, *, cores: int = CPU_COUNT) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        out: Path,
+        *,
+        cores: int = CPU_COUNT,
+        station: OpenStation = Station,
+    ) -> None:
         at_once = 1
         if settings.device == "cpu":
             at_once = min(MOST_AT_ONCE, max(1, cores // settings.threads))
-        self._station = Station(settings, out, at_once=at_once)
+        self._station = station(settings, out, at_once=at_once)
         self._pool = ThreadPoolExecutor(at_once + AHEAD, thread_name_prefix="station")
         self.slots = at_once + AHEAD + 1
         self._waiting: deque[tuple[Step, Future[Receipt]]] = deque()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from slidetriage.errors import (
     SlideError,
     SlideTriageError,
 )
-from slidetriage.models import Bundle, Device, load_bundle
+from slidetriage.models import Bundle, Device, RuntimeChoice, TileEncoder, load_bundle
 from slidetriage.tiling import read_tiles
 from slidetriage.wsi import Slide, SlideReader, open_reader
 
@@ -29,6 +31,7 @@ from .steps import (
     STEP_NAMES,
     BatchReceipt,
     EncodeStep,
+    FinishStep,
     PlanStep,
     Receipt,
     SlideFailure,
@@ -47,7 +50,27 @@ OPEN_SLIDES = 2
 """Slides open at a time: the last batches of one are read beside the first of the next."""
 
 
-class Station:
+class TileModel(Protocol):
+    """What a station needs of a model; a `Bundle` has it."""
+
+    @property
+    def encoder(self) -> TileEncoder:
+        """Turns tiles into features."""
+        ...
+
+    def prepare(self) -> RuntimeChoice:
+        """Compile the encoder, or tell what came of that."""
+        ...
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Encode N x tile_px x tile_px x 3 uint8 RGB tiles to N x D features."""
+        ...
+
+
+Model = TypeVar("Model", bound=TileModel)
+
+
+class EncodingStation(ABC, Generic[Model]):
     """Carries out steps and turns whatever goes wrong into a `SlideFailure`.
 
     Several threads may call `perform`. As many as `at_once` have the network at a time; the others
@@ -59,7 +82,7 @@ class Station:
         self.settings = settings
         self.out = out
         self._at_once = at_once
-        self._bundle: Bundle | None = None
+        self._model: Model | None = None
         self._loading = threading.Lock()
         self._readers: list[SlideReader] = []
         self._choosing_reader = threading.Lock()
@@ -68,10 +91,10 @@ class Station:
         self._compiling: threading.Thread | None = None
 
     @property
-    def bundle(self) -> Bundle:
+    def model(self) -> Model:
         """The model, loaded when first needed; it is compiled beside what is done meanwhile."""
         with self._loading:
-            if self._bundle is None:
+            if self._model is None:
                 import torch
 
                 # Sums are split among threads, so their number decides the last bits of a feature.
@@ -82,14 +105,14 @@ class Station:
                     threads=self.settings.threads,
                     at_once=self._at_once,
                 )
-                self._bundle = load_bundle(self.settings.model, device=device)
-                self._compiling = threading.Thread(target=_compile, args=(self._bundle,))
+                self._model = self._load(device)
+                self._compiling = threading.Thread(target=_compile, args=(self._model,))
                 self._compiling.start()
-            return self._bundle
+            return self._model
 
     def load(self) -> None:
         """Load and compile the model now rather than with the first step."""
-        self.bundle.prepare()
+        self.model.prepare()
 
     def perform(self, step: Step) -> Receipt:
         """Carry out one step; never raises for a slide's sake."""
@@ -118,6 +141,18 @@ class Station:
                 reader.close()
             self._readers.clear()
 
+    @abstractmethod
+    def _load(self, device: Device) -> Model:
+        """Load the model; called once."""
+
+    @abstractmethod
+    def _plan_slide(self, step: PlanStep) -> SlidePlan | SlideResult:
+        """Plan a slide, or give the result of one that was finished before."""
+
+    @abstractmethod
+    def _finish_slide(self, step: FinishStep) -> SlideResult:
+        """Make of a slide's features what the run is for, and publish it."""
+
     def _perform(self, step: Step) -> Receipt:
         if isinstance(step, PlanStep):
             return self._plan(step)
@@ -126,20 +161,19 @@ class Station:
         with self._finishing:  # Matplotlib draws one picture at a time
             self._let_go(step.plan.slide)
             return_freed_memory()  # what the encoding of many batches left behind
-            result = finish_slide(step, self.bundle, self.settings, self.out)
+            result = self._finish_slide(step)
             return_freed_memory()
             return result
 
     def _plan(self, step: PlanStep) -> SlidePlan | SlideResult:
-        bundle = self.bundle
-        plan = plan_slide(step, bundle.card, bundle.identity, self.settings, self.out)
+        plan = self._plan_slide(step)
         return_freed_memory()
         if isinstance(plan, SlideResult):
             return plan
         create_features(
             step.staging / FEATURES,
             tiles=len(plan.tiles),
-            dimension=bundle.encoder.feature_size,
+            dimension=self.model.encoder.feature_size,
             batch=self.settings.batch_tiles,
         )
         return plan
@@ -150,12 +184,12 @@ class Station:
         pixels = read_tiles(self._reader_for(step.batch.slide), step.batch, memory=memory)
         usable = pixels.readable & (pixels.valid >= LEAST_VALID)
         images = pixels.images if usable.all() else pixels.images[usable]
-        features = np.full((len(tiles), self.bundle.encoder.feature_size), np.nan, np.float32)
-        features[usable] = self.bundle.encode(images)
+        features = np.full((len(tiles), self.model.encoder.feature_size), np.nan, np.float32)
+        features[usable] = self.model.encode(images)
         coverage = np.where(usable, tiles.tissue * pixels.valid, np.float32(np.nan))
         write_features(step.staging / FEATURES, step.batch.start, features, coverage)
         unreadable = int((~usable).sum())
-        choice = self.bundle.prepare()
+        choice = self.model.prepare()
         runtime = f"{choice.name} {choice.precision}"
         return BatchReceipt(step.slide_id, len(tiles), unreadable, pixels.error, runtime)
 
@@ -190,10 +224,39 @@ class Station:
             return reader
 
 
-def _compile(bundle: Bundle) -> None:
+class Station(EncodingStation[Bundle]):
+    """Triages: the head of a bundle turns a slide's features into its score and evidence."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model."""
+        return self.model
+
+    def _load(self, device: Device) -> Bundle:
+        return load_bundle(self.settings.model, device=device)
+
+    def _plan_slide(self, step: PlanStep) -> SlidePlan | SlideResult:
+        return plan_slide(step, self.bundle.card, self.bundle.identity, self.settings, self.out)
+
+    def _finish_slide(self, step: FinishStep) -> SlideResult:
+        return finish_slide(step, self.bundle, self.settings, self.out)
+
+
+class OpenStation(Protocol):
+    """Opens a station in whichever process will carry out the steps; must pickle."""
+
+    def __call__(self, settings: Settings, out: Path, *, at_once: int = 1) -> EncodingStation[Any]:
+        """Open it; nothing is loaded yet."""
+        ...
+
+
+_proof: OpenStation = Station
+
+
+def _compile(model: TileModel) -> None:
     # What goes wrong here goes wrong again where the model is used, and is told there.
     with suppress(Exception):
-        bundle.prepare()
+        model.prepare()
 
 
 def _failure(step: Step, code: str, message: str, *, rejected: bool) -> SlideFailure:

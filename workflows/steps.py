@@ -17,7 +17,7 @@ from .sources import SlideRequest
 
 State = Literal["DONE", "DONE_WITH_GAPS", "REJECTED", "FAILED"]
 
-Verdict = Literal["flagged", "not flagged", "no tissue"]
+Verdict = Literal["flagged", "not flagged", "no tissue", "not scored"]
 
 
 @dataclass(frozen=True, slots=True)

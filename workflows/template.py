@@ -36,3 +36,9 @@ def start_template() -> None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def begin_imports(engine: str, scheduler: str | None = None) -> None:
+    """Let the imports of workers begin, where a command will have workers of its own."""
+    if engine == "dask" and scheduler is None:
+        start_template()

@@ -65,7 +65,7 @@ def write_worklist(out: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in record.items()} for record in records)
+    writer.writerows({key: as_cell(value) for key, value in record.items()} for record in records)
     write_whole(out / "worklist.csv", text.getvalue().encode("utf-8"))
     write_json(
         out / "worklist.json",
@@ -112,7 +112,7 @@ def _record(rank: int, row: Row) -> dict[str, object]:
     }
 
 
-def _cell(value: object) -> object:
+def as_cell(value: object) -> object:
     """A cell that no spreadsheet takes for a formula (OWASP ASVS 5.0, 1.2.10)."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\0"):
         return f"'{value}"
