@@ -40,6 +40,7 @@ from slidetriage.models.evaluation import (
     coverage,
     fit_conformal,
     fit_cox,
+    fit_platt,
     fit_temperature,
     harrell_concordance,
     leave_site_out,
@@ -253,11 +254,14 @@ def measure_trust(args: argparse.Namespace, work: Path) -> dict[str, object]:
     for seed in range(50):
         half = patient_folds(patients, label, folds=2, seed=seed)
         fit, held = half == 0, half == 1
-        scale = fit_temperature(label[fit], score[fit])
+        # Classes weighed alike in training shift the intercept, which a temperature cannot mend.
+        heat = fit_temperature(label[fit], score[fit])
+        scale = fit_platt(label[fit], score[fit])
         fitted, calibrated = scale.apply(score[fit]), scale.apply(score[held])
         row = {
-            "ece_before": calibration_error(label[held], score[held]).value,
-            "ece_after": calibration_error(label[held], calibrated).value,
+            "ECE as trained": calibration_error(label[held], score[held]).value,
+            "ECE with a temperature": calibration_error(label[held], heat.apply(score[held])).value,
+            "ECE after Platt": calibration_error(label[held], calibrated).value,
         }
         for rate in (0.05, 0.10):
             for per_class in (False, True):

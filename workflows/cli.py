@@ -35,7 +35,7 @@ from .options import (
     Workers,
     choose_device,
 )
-from .research.commands import features, train
+from .research.commands import evaluate, features, train
 from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
 from .template import begin_imports
 
@@ -282,6 +282,7 @@ def _say(report: TriageReport, *, json: bool) -> None:
 
 app.command()(features)
 app.command()(train)
+app.command()(evaluate)
 
 
 def _print_json(value: object) -> None:

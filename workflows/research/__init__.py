@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from .feature_values import FeatureFacts, FeatureHeader, SlideBag
     from .given_splits import GivenSplit, SplitColumns, read_splits, split_by_columns
     from .matching import match_features, open_cohort_bags
+    from .prediction_files import read_predictions, write_predictions
+    from .predictions import Predictions, from_outcomes
+    from .report_figures import measure_report
+    from .report_values import ReportFigures
+    from .report_writing import evaluate
+    from .study import Method, Study
     from .tables import ColumnNames, read_cohort
+    from .trainings import Outcome, Training, run_training
 
 __all__ = [
     "BagSource",
@@ -36,23 +43,35 @@ __all__ = [
     "FileEncoder",
     "GivenSplit",
     "MadeEncoder",
+    "Method",
     "NpzBags",
+    "Outcome",
+    "Predictions",
+    "ReportFigures",
     "SlideBag",
     "SplitColumns",
+    "Study",
     "Target",
     "TileCard",
     "TileModel",
+    "Training",
     "convert_features",
+    "evaluate",
     "extract_features",
+    "from_outcomes",
     "match_features",
+    "measure_report",
     "open_bags",
     "open_cohort_bags",
     "read_cohort",
     "read_features",
     "read_header",
+    "read_predictions",
     "read_splits",
+    "run_training",
     "split_by_columns",
     "write_features",
+    "write_predictions",
 ]
 
 _HOME = {
@@ -61,13 +80,20 @@ _HOME = {
     "encoders": (
         "BundleEncoder", "EncoderFile", "FileEncoder", "MadeEncoder", "TileCard", "TileModel",
     ),
+    "report_writing": ("evaluate",),
     "extraction": ("FeaturesReport", "extract_features"),
     "feature_files": ("convert_features", "read_features", "read_header", "write_features"),
     "feature_station": ("Extraction",),
     "feature_values": ("FeatureFacts", "FeatureHeader", "SlideBag"),
     "given_splits": ("GivenSplit", "SplitColumns", "read_splits", "split_by_columns"),
     "matching": ("match_features", "open_cohort_bags"),
+    "prediction_files": ("read_predictions", "write_predictions"),
+    "predictions": ("Predictions", "from_outcomes"),
+    "report_figures": ("measure_report",),
+    "report_values": ("ReportFigures",),
+    "study": ("Method", "Study"),
     "tables": ("ColumnNames", "read_cohort"),
+    "trainings": ("Outcome", "Training", "run_training"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The researcher's commands: features, train. Results go to stdout, all else to stderr."""
+"""The researcher's commands: features, train, evaluate. Results to stdout, all else to stderr."""
 
 from __future__ import annotations
 
@@ -190,3 +190,43 @@ def train(  # noqa: PLR0913 - each is an option of the command
     with TrainingScreen() as screen:
         report = run_request(request, out, resources, follow=screen.follow)
     screen.print_report(report, json=json)
+
+
+def evaluate(
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="What `slidetriage train` wrote, or a CSV with patient, label, score."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the report; beside the predictions.")
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="Of the report.")] = "Validation report",
+    classes: Classes = None,
+    facts: Annotated[
+        list[str] | None, typer.Option("--fact", help='name=text on its first page, "Head=mean".')
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make the validation report of predictions: report.html and report.json."""
+    from slidetriage.errors import UsageError
+
+    from .prediction_files import read_predictions
+    from .report_writing import REPORT_HTML
+    from .report_writing import evaluate as make_report
+    from .research_screens import print_json
+    from .training_run import PREDICTIONS
+
+    path = predictions / PREDICTIONS if predictions.is_dir() else predictions
+    names = tuple(part.strip() for part in classes.split(",")) if classes else ()
+    told = dict[str, str]()
+    for fact in facts or ():
+        name, equals, text = fact.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--fact {fact!r} is not name=text.", mend='Write "Head=mean".')
+        told[name] = text
+    folder = out or path.parent
+    figures = make_report(read_predictions(path, classes=names), folder, title=title, facts=told)
+    if json:
+        print_json(figures.to_json())
+    else:
+        typer.echo(f"Report: {folder / REPORT_HTML}")

@@ -28,12 +28,15 @@ from .cross_validation import (
 )
 from .given_splits import GivenSplit, Shared, read_splits, split_by_columns
 from .matching import match_features
+from .prediction_files import write_predictions
+from .predictions import from_outcomes
 from .study import Method, Study
 from .tables import ColumnNames, Excusable, read_cohort
 from .training_options import TrainingRequest
 from .trainings import Outcome
 
 FOLDERS = "trainings"
+PREDICTIONS = "predictions.csv"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +85,7 @@ def run_request(
             resources,
             follow=None if follow is None else lambda done: follow(len(trainings), done),
         )
+        write_predictions(folder / PREDICTIONS, from_outcomes(study, outcomes))
     return TrainingReport(folder, study, tuple(rounds), tuple(outcomes), tuple(warnings))
 
 

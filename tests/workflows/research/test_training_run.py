@@ -80,6 +80,19 @@ def test_the_command_trains_and_says_how_well(table: Path, tmp_path: Path) -> No
     assert again.exit_code == 0, again.output
     assert f"Mean test AUC: {record['mean']:.3f}; 48 slides, 0 left out." in again.stdout
     assert "For Research Use Only" in again.stdout
+    found = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "out"), "--title", "Trial", "--fact", "Head=max", "--json"]
+    )
+    assert found.exit_code == 0, found.output
+    report = orjson.loads(found.stdout)
+    assert report["title"] == "Trial"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "For Research Use Only" in page
+    assert orjson.loads((tmp_path / "out" / "report.json").read_bytes()) == report
+    predictions = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert sorted(predictions[predictions["part"] == "test"]["slide"]) == sorted(
+        pd.read_csv(table)["slide"]
+    )
 
 
 def test_sites_are_kept_whole_where_that_is_asked_for(request_: TrainingRequest) -> None:
