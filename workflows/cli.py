@@ -18,6 +18,7 @@ import typer
 from slidetriage import __version__
 from slidetriage.errors import ModelError, SlideTriageError, UsageError
 
+from .json_output import print_json
 from .options import (
     Device,
     Engine,
@@ -183,7 +184,7 @@ def plan(  # noqa: PLR0913 - each is an option of the command
         slides, settings, mpp=mpp, workers=workers, boot_s=process_age_s(), follow=follow
     )
     if json:
-        _print_json(estimate.as_record())
+        print_json(estimate.as_record())
     else:
         print_estimate(estimate)
     if estimate.refused:
@@ -197,7 +198,7 @@ def info(slide: Path, mpp: Mpp = None, json: Json = False) -> None:
 
     opened = open_slide(slide, mpp=mpp)
     if json:
-        _print_json(asdict(opened))
+        print_json(asdict(opened))
         return
     from .screens import print_slide
 
@@ -211,7 +212,7 @@ def models_list(json: Json = False) -> None:
 
     cards = [load_bundle(name).card for name in list_bundles()]
     if json:
-        _print_json([orjson.loads(card.to_json()) for card in cards])
+        print_json([orjson.loads(card.to_json()) for card in cards])
         return
     from .screens import print_cards
 
@@ -250,7 +251,7 @@ def demo(
     with _watching() as watcher:
         outcome = run_demo(out, resources, watcher)
     if json:
-        _print_json(outcome.record())
+        print_json(outcome.record())
     else:
         _say(outcome.report, json=False)
         typer.echo(outcome.sentence())
@@ -269,7 +270,7 @@ def _say(report: TriageReport, *, json: bool) -> None:
     if json:
         from .worklist import as_records
 
-        _print_json(
+        print_json(
             {"out": str(report.out), "summary": report.counts, "slides": as_records(report.rows)}
         )
     else:
@@ -283,7 +284,3 @@ def _say(report: TriageReport, *, json: bool) -> None:
 app.command()(features)
 app.command()(train)
 app.command()(evaluate)
-
-
-def _print_json(value: object) -> None:
-    typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())

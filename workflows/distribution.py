@@ -95,7 +95,7 @@ class StationPlugin(WorkerPlugin):
             # A terminal sends Ctrl-C to every process; the run itself ends its workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         station = self._open_station(self.settings, self.out, at_once=self._at_once)
-        assert station.model is not None
+        _ = station.model  # loads it; it is compiled beside the first steps
         return station
 
 
@@ -134,7 +134,7 @@ class DaskEngine:
             )
             with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
                 self._cluster = start_cluster(processes)
-        self._client = Client(self._cluster) if address is None else _connect(address)
+        self._client = Client(self._cluster) if address is None else connect(address)
         plugin = StationPlugin(settings, out, private=address is None, station=station)
         self._run = plugin.name
         with ExitStack() as unless_joined:
@@ -212,8 +212,8 @@ class DaskEngine:
         self._configured.close()
 
 
-def _connect(address: str) -> Client:
-    """A client of a scheduler that is running."""
+def connect(address: str) -> Client:
+    """A client of a scheduler that is running; raises `UsageError` where it cannot be reached."""
     check = (
         "Check that it runs, that its port can be reached from here, and that "
         "distributed.comm.tls in Dask's configuration names a certificate of the scheduler's own "

@@ -15,7 +15,7 @@ from .serial import AHEAD, MOST_AT_ONCE
 
 CORES_TOGETHER = 4
 """Cores that one process serves unless told otherwise: encodings in one process share the weights,
-and so the processor's cache (two cores were 8 % faster so than as two processes), but a process
+and so the processor's cache (two cores were 6 % faster so than as two processes), but a process
 that dies takes all of its batches with it."""
 
 MOST_READERS = 8

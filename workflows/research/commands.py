@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from slidetriage.workflows.json_output import print_json
 from slidetriage.workflows.options import (
     Device,
     Engine,
@@ -213,7 +214,6 @@ def evaluate(
     from .prediction_files import read_predictions
     from .report_writing import REPORT_HTML
     from .report_writing import evaluate as make_report
-    from .research_screens import print_json
     from .training_run import PREDICTIONS
 
     path = predictions / PREDICTIONS if predictions.is_dir() else predictions

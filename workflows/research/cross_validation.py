@@ -13,6 +13,7 @@ from dask.distributed import Client, as_completed
 from numpy.typing import NDArray
 
 from slidetriage.models.evaluation import Split, patient_folds
+from slidetriage.workflows.distribution import connect
 from slidetriage.workflows.processes import Process, start_cluster
 from slidetriage.workflows.resources import Resources
 from slidetriage.workflows.template import METHOD, start_template
@@ -111,7 +112,7 @@ def _open_client(resources: Resources, tasks: int) -> Iterator[Client]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if resources.scheduler is not None:
-            yield stack.enter_context(Client(resources.scheduler))
+            yield stack.enter_context(connect(resources.scheduler))
             return
         start_template()
         stack.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": METHOD}))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 
 import numpy as np
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from slidetriage.errors import UsageError
 from slidetriage.models.evaluation import auc, harrell_concordance, multiclass_auc
+from slidetriage.workflows.json_output import print_json
 from slidetriage.workflows.settings import RESEARCH_USE
 
 from .extraction import FeaturesReport
@@ -136,8 +136,3 @@ def score_outcomes(
         for each in outcomes
     ]
     return names.get(kind, "AUC"), rows
-
-
-def print_json(value: object) -> None:
-    """One object for programs, on stdout."""
-    print(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())  # noqa: T201 - it is the command's result
