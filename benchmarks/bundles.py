@@ -10,14 +10,16 @@ import torch
 
 from slidetriage.models import (
     EncoderCard,
-    GatedAttentionHead,
     HeadCard,
+    SlideHead,
     load_bundle,
     random_encoder,
     save_bundle,
 )
+from slidetriage.models.heads import build_head
 from slidetriage.workflows.settings import DEFAULT_BUNDLE
 
+SIZES = {"hidden": 128, "attention": 64}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -33,10 +35,12 @@ def make_bundle(folder: Path, backbone: str, *, mpp: float, tile_px: int) -> Pat
     card = dataclasses.replace(
         load_bundle(DEFAULT_BUNDLE).card, name=f"benchmark-{backbone.replace('_', '-')}", mpp=mpp,
         mpp_range=(mpp / 4, mpp * 1.1), tile_px=tile_px, encoder=encoder,
-        head=HeadCard("gated_attention", hidden=128, attention=64),
+        head=HeadCard("gated_attention", SIZES, tile_classifier=True), calibration=None,
+        rule_out=None, conformal=None, novelty=None,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = GatedAttentionHead(encoder.feature_size, hidden=128, attention=64)
-    save_bundle(folder, card, backbone=random_encoder(encoder, seed=0).backbone, head=head.eval())
+        head = build_head("gated_attention", encoder.feature_size, 1, **SIZES)
+        model = SlideHead(head, tile_classifier=True)
+    save_bundle(folder, card, backbone=random_encoder(encoder, seed=0).backbone, head=model.eval())
     return folder

@@ -1,6 +1,5 @@
 """What to think: encoders, heads and bundles; arrays in, arrays out. Owns torch and timm."""
 
-from .attention import GatedAttentionHead, HeadOutput
 from .backbones import HubModel, hub_encoder, load_encoder, random_encoder
 from .bundle import Bundle
 from .card import (
@@ -8,9 +7,12 @@ from .card import (
     ClassCard,
     DataSource,
     EncoderCard,
+    EncoderReference,
     HeadCard,
     Metric,
+    NoveltyCard,
     OperatingPoint,
+    StainCard,
     TrainingCard,
     WeightsCard,
     read_card,
@@ -18,6 +20,7 @@ from .card import (
 from .encoder import TileEncoder
 from .precision import Device, Precision, RuntimeChoice
 from .predictions import Bag, BagPrediction
+from .slide_head import SlideHead
 from .store import list_bundles, load_bundle, save_bundle
 from .tile_network import TileTransform
 
@@ -30,14 +33,16 @@ __all__ = [
     "DataSource",
     "Device",
     "EncoderCard",
-    "GatedAttentionHead",
+    "EncoderReference",
     "HeadCard",
-    "HeadOutput",
     "HubModel",
     "Metric",
+    "NoveltyCard",
     "OperatingPoint",
     "Precision",
     "RuntimeChoice",
+    "SlideHead",
+    "StainCard",
     "TileEncoder",
     "TileTransform",
     "TrainingCard",

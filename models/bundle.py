@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from slidetriage.errors import ModelError, UsageError
 
-from .attention import GatedAttentionHead
 from .card import Card
 from .encoder import TileEncoder, check_images
 from .precision import RuntimeChoice
 from .predictions import Bag, BagPrediction
-from .streaming import ROWS, HeadStream
+from .slide_head import SlideHead
+from .streaming import ROWS, HeadStream, one_thread
+from .trust import NoveltyReference, slide_distance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,9 +26,12 @@ class Bundle:
 
     card: Card
     encoder: TileEncoder
-    head: GatedAttentionHead
+    head: SlideHead
     identity: str
     """SHA-256 over card and weights; results state it."""
+    novelty: NoveltyReference | None = None
+    normalise: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
+    """Gives tiles the colours that the encoder is used to."""
 
     def prepare(self) -> RuntimeChoice:
         """Compile the encoder and compare it with torch in float32, or tell what came of that.
@@ -52,17 +56,23 @@ class Bundle:
             )
         if len(images):
             self.prepare()
+            if self.normalise is not None:
+                images = self.normalise(images)
         return self._finite(self.encoder.encode(images), "features")
 
     def score_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probability of the positive class for each row of N x D features, each on its own."""
+        """Probability of the positive class for each row of N x D features.
+
+        Each row is scored on its own, unless the head knows tiles only in their bag (`tile_wise`):
+        then the rows are one.
+        """
         self._check_features(features)
         return self._finite(self._score_all(features), "tile scores")
 
     def tile_scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probability of the positive class for each of N x tile_px x tile_px x 3 uint8 tiles.
 
-        The tiles are RGB at the card's mpp. A tile's score depends on no other tile.
+        The tiles are RGB at the card's mpp (see `score_features`).
         """
         return self.score_features(self.encode(images))
 
@@ -93,27 +103,60 @@ class Bundle:
             The features are not those of this bundle's encoder.
         """
         stream = HeadStream(self.head, self.encoder.device)
+        novelty: list[NDArray[np.float32]] = []
         known: list[NDArray[np.bool_]] = [np.zeros(0, np.bool_)]
         for part in parts:
             self._check_kind(part)
             read = np.asarray(~np.isnan(part).any(axis=1))
             known.append(read)
-            stream.feed(self._finite(part if read.all() else part[read], "features"))
+            features = self._finite(part if read.all() else part[read], "features")
+            stream.feed(features)
+            if self.novelty is not None:
+                novelty.append(self._distance(features))
         read = np.concatenate(known)
         if not read.any():
             raise ModelError(
                 "The bag is empty: no tile of the slide was read.",
                 mend="Check the tissue mask; a slide without tissue has no score.",
             )
-        found = stream.finish()
-        self._finite(np.array([found.probability], np.float32), "slide score")
+        return self._describe(stream.finish(), read, novelty)
+
+    def distances(self, features: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """How far each of N x D features lies from those the model learned from, or None."""
+        self._check_features(features)
+        return None if self.novelty is None else self._distance(features)
+
+    def _describe(
+        self, found: BagPrediction, read: NDArray[np.bool_], novelty: list[NDArray[np.float32]]
+    ) -> BagPrediction:
+        """What the head said, calibrated, with a row for every tile that was planned."""
+        self._finite(np.array([found.uncalibrated], np.float32), "slide score")
+        probability, calibration = found.uncalibrated, self.card.calibration
+        if calibration is not None:
+            probability = float(calibration.apply([probability])[0])
+        distances = distance = None
+        if self.card.novelty is not None and novelty:
+            every = np.concatenate(novelty)
+            distances = _spread(every, read)
+            distance = slide_distance(every, quantile=self.card.novelty.quantile)
         return BagPrediction(
-            found.probability,
+            probability,
+            found.uncalibrated,
             _spread(self._finite(found.attention, "attention"), read),
             _spread(self._finite(found.tile_scores, "tile scores"), read),
+            distances,
+            distance,
         )
 
+    def _distance(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Distances to four decimals, beyond which the ordering of sums could show."""
+        assert self.novelty is not None
+        return np.round(self.novelty.distance(features), 4) if len(features) else features[:, 0]
+
     def _score_all(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self.head.tile_wise:
+            with one_thread():
+                return self._score(features) if len(features) else features[:, 0]
         scores = np.empty(len(features), np.float32)
         for start in range(0, len(features), ROWS):
             part = features[start : start + ROWS]

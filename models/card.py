@@ -12,6 +12,7 @@ from typing import Literal
 from slidetriage.errors import ModelError
 
 from .fields import read_fields, write_fields
+from .trust import Calibrator, ConformalRule
 
 _MAX_CARD_BYTES = 4 * 2**20
 
@@ -45,12 +46,50 @@ class EncoderCard:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadCard:
-    """The sizes of the head."""
+class EncoderReference:
+    """An encoder whose weights are not in the bundle, because their licence forbids it."""
 
-    kind: Literal["gated_attention"]
-    hidden: int
-    attention: int
+    backbone: str
+    """A name of `models.foreign.list_backbones()`, with @commit where it is the hub's."""
+    identifier: str
+    """Of the encoder that the head was trained on; another one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCard:
+    """The head, and where the evidence of single tiles comes from."""
+
+    kind: str
+    """A name of `slidetriage.models.heads.list_heads()`."""
+    arguments: Mapping[str, object]
+    """Of the head, by keyword."""
+    tile_classifier: bool
+    """Whether tiles have a classifier of their own; otherwise a tile's score is what the head says
+    of a bag of this tile alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class StainCard:
+    """Whose colours tiles are given before they are encoded (see `models.foreign.stain`)."""
+
+    method: Literal["macenko", "vahadane", "reinhard"]
+    numbers: tuple[float, ...]
+    """Two stains of three densities and two concentrations; or three means and three deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoveltyCard:
+    """When a slide is unlike what the model learned from; its reference lies with the weights."""
+
+    limit: float
+    """A slide further off than this is novel."""
+    quantile: float
+    """Of its tiles' distances, which is the distance of a slide."""
+    kept: float
+    """Share of familiar slides that do not exceed the limit."""
+    tile_limit: float
+    """What this share of familiar tiles do not exceed."""
+    measured_on: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +125,8 @@ class TrainingCard:
     tiles: int
     seed: int
     split_seed: int
-    validation_patients: tuple[int, ...]
-    test_patients: tuple[int, ...]
+    validation_patients: tuple[str, ...]
+    test_patients: tuple[str, ...]
     """Drawn before training; no choice was made on them."""
     tile_stage: str
     bag_stage: str
@@ -117,7 +156,7 @@ class WeightsCard:
 class Card:
     """Everything a user and the pipeline must know of a bundle; `card.json` holds exactly this."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     version: str
     summary: str
@@ -132,11 +171,22 @@ class Card:
     """Micrometres per pixel within which scores still hold; a coarser slide must be refused."""
     tile_px: int
     encoder: EncoderCard
+    encoder_from: EncoderReference | None
+    """None where the encoder's weights are in the bundle."""
+    stain_normaliser: StainCard | None
     head: HeadCard
+    calibration: Calibrator | None
+    """From the head's probability to the slide's score; None where they are the same."""
     tile_threshold: OperatingPoint
     """A tile scored at least this belongs to a region."""
     slide_threshold: OperatingPoint
-    """A slide scored at least this is positive."""
+    """A slide scored at least this is flagged, where there is no conformal rule."""
+    rule_out: OperatingPoint | None
+    """A slide scored below this needs no look, at the sensitivity that was kept; None where too few
+    positives were held out to say."""
+    conformal: ConformalRule | None
+    """From the score to flag, clear, or needs eyes; None where too few slides were held out."""
+    novelty: NoveltyCard | None
     training: TrainingCard
     metrics: tuple[Metric, ...]
     limits: tuple[str, ...]
@@ -197,12 +247,21 @@ def _check(card: Card) -> None:
         "encoder.input_px (1 to 4096)": 1 <= encoder.input_px <= 4096,
         "encoder.std (above 0)": min(encoder.std) > 0,
         "encoder.feature_size (1 to 65536)": 1 <= encoder.feature_size <= 65536,
-        "head (sizes 1 to 65536)": min(card.head.hidden, card.head.attention) >= 1
-        and max(card.head.hidden, card.head.attention) <= 65536,
+        "head.kind (a plain name)": re.fullmatch(r"[a-z0-9_]+", card.head.kind),
+        "conformal (two classes)": card.conformal is None or len(card.conformal.thresholds) == 2,
         "tile_threshold.value (0 to 1)": 0 <= card.tile_threshold.value <= 1,
         "slide_threshold.value (0 to 1)": 0 <= card.slide_threshold.value <= 1,
+        "rule_out.value (0 to 1)": card.rule_out is None or 0 <= card.rule_out.value <= 1,
+        "novelty (limits above 0, shares 0 to 1)": _holds_together(card.novelty),
         "weights.sha256 (64 hex digits)": re.fullmatch(r"[0-9a-f]{64}", card.weights.sha256),
     }
     for field, holds in rules.items():
         if not holds:
             raise ModelError(f"card.{field}: the value is impossible.", mend="Correct the card.")
+
+
+def _holds_together(novelty: NoveltyCard | None) -> bool:
+    if novelty is None:
+        return True
+    limits, shares = (novelty.limit, novelty.tile_limit), (novelty.quantile, novelty.kept)
+    return min(limits) > 0 and all(0 <= share <= 1 for share in shares)

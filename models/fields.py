@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from slidetriage.errors import ModelError
@@ -50,6 +51,9 @@ def _read(hint: Any, value: object, where: str) -> object:
     origin = get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return read_fields(hint, value, where=where)  # type: ignore[arg-type]  # a class, not a value
+    if origin is UnionType:  # X | None is the only one that cards have
+        kind = next(item for item in get_args(hint) if item is not NoneType)
+        return None if value is None else _read(kind, value, where)
     if origin is Literal:
         if not any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
             raise _wrong(where, f"one of {', '.join(map(repr, get_args(hint)))}", value)

@@ -6,20 +6,30 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from slidetriage.errors import ModelError
+from slidetriage.errors import ModelError, UsageError
 
-from .attention import GatedAttentionHead
 from .backbones import build_backbone, outline_backbone
 from .bundle import Bundle
-from .card import Card, EncoderCard, HeadCard, WeightsCard, read_card
+from .card import Card, WeightsCard, read_card
 from .encoder import TileEncoder
+from .heads import build_head
 from .precision import Device
+from .slide_head import SlideHead
+from .trust import NoveltyReference
 from .weights import check_shapes, fill, read_weights
+
+if TYPE_CHECKING:
+    from .foreign.stain import StainNormaliser
+
+WEIGHTS_VARIABLE = "SLIDETRIAGE_WEIGHTS"
+"""Of the environment: a folder with NAME.safetensors for each backbone whose weights no bundle may
+hold. On a cluster every worker needs it."""
 
 _SHIPPED = Path(__file__).with_name("bundles")
 
@@ -29,11 +39,20 @@ def list_bundles() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in _SHIPPED.glob("*/card.json")))
 
 
-def load_bundle(name_or_path: str | Path, *, device: str | Device = "cpu") -> Bundle:
+def load_bundle(
+    name_or_path: str | Path,
+    *,
+    device: str | Device = "cpu",
+    encoder_weights: Path | None = None,
+) -> Bundle:
     """Load a bundle by the name of a shipped one or by its directory.
 
     Card, SHA-256, safetensors header and every tensor's shape are checked before anything is
     built from the weights. Raises `ModelError` that says what is wrong and how to mend it.
+
+    Where the encoder's weights are not in the bundle, they are those in `encoder_weights`, or in
+    NAME.safetensors of the folder that the environment's SLIDETRIAGE_WEIGHTS names, or of the
+    card's commit in the hub's cache; only those that the head was trained on are taken.
 
     >>> load_bundle("breast-idc-scout").card.tile_px
     50
@@ -41,36 +60,55 @@ def load_bundle(name_or_path: str | Path, *, device: str | Device = "cpu") -> Bu
     directory = _find(name_or_path)
     card, text = read_card(directory / "card.json")
     weights = read_weights(directory / card.weights.file, sha256=card.weights.sha256)
-    encoder_tensors = _part(weights.tensors, "encoder.")
-    head_tensors = _part(weights.tensors, "head.")
-    if len(encoder_tensors) + len(head_tensors) != len(weights.tensors):
+    parts = {name: _part(weights.tensors, f"{name}.") for name in ("encoder", "head", "novelty")}
+    if sum(map(len, parts.values())) != len(weights.tensors):
         raise ModelError(
-            f"{card.weights.file} holds tensors of neither encoder nor head.",
+            f"{card.weights.file} holds tensors of neither encoder, head nor novelty.",
             mend="Save the bundle with slidetriage.models.save_bundle.",
         )
-    outline = outline_backbone(card.encoder)
-    check_shapes(_shapes(outline), encoder_tensors, where="encoder")
+    if card.encoder_from is None:
+        check_shapes(_shapes(outline_backbone(card.encoder)), parts["encoder"], where="encoder")
     with torch.device("meta"):
-        check_shapes(_shapes(_build_head(card.encoder, card.head)), head_tensors, where="head")
-    backbone = build_backbone(card.encoder)
-    fill(backbone, encoder_tensors, where="encoder")
-    head = _build_head(card.encoder, card.head)
-    fill(head, head_tensors, where="head")
-    encoder = TileEncoder(backbone, card.encoder, weights_sha256=weights.sha256, device=device)
+        check_shapes(_shapes(_build_head(card)), parts["head"], where="head")
+    if card.encoder_from is None:
+        encoder = _build_encoder(card, parts["encoder"], weights.sha256, device)
+    else:
+        encoder = _open_encoder(card, parts["encoder"], encoder_weights, device)
+    head = _build_head(card)
+    fill(head, parts["head"], where="head")
     identity = hashlib.sha256(hashlib.sha256(text).digest() + bytes.fromhex(weights.sha256))
     head.eval().requires_grad_(False).to(encoder.device)
-    return Bundle(card, encoder, head, identity.hexdigest())
+    return Bundle(
+        card,
+        encoder,
+        head,
+        identity.hexdigest(),
+        _load_novelty(card, parts["novelty"]),
+        _load_normaliser(card),
+    )
 
 
 def save_bundle(
-    directory: Path, card: Card, *, backbone: nn.Module, head: GatedAttentionHead
+    directory: Path,
+    card: Card,
+    *,
+    backbone: nn.Module | None,
+    head: SlideHead,
+    novelty: NoveltyReference | None = None,
 ) -> Card:
     """Write card and weights to `directory`, and return the card with the weights' SHA-256.
 
-    A float tensor is stored as float16 if that loses nothing, otherwise as float32.
+    A float tensor is stored as float16 if that loses nothing, otherwise as float32. `backbone` is
+    None where the card says that the encoder comes from elsewhere.
     """
-    tensors = {f"encoder.{k}": _shrink(v) for k, v in backbone.state_dict().items()}
+    if (backbone is None) != (card.encoder_from is not None):
+        raise UsageError("A bundle has an encoder of its own, or names where it comes from.")
+    encoder = {} if backbone is None else backbone.state_dict()
+    tensors = {f"encoder.{k}": _shrink(v) for k, v in encoder.items()}
     tensors |= {f"head.{k}": _shrink(v) for k, v in head.state_dict().items()}
+    if novelty is not None:
+        arrays = novelty.to_arrays().items()
+        tensors |= {f"novelty.{k}": torch.from_numpy(v.copy()) for k, v in arrays}
     data = safetensors.torch.save(tensors)
     card = dataclasses.replace(
         card, weights=WeightsCard("weights.safetensors", hashlib.sha256(data).hexdigest())
@@ -93,8 +131,87 @@ def _find(name_or_path: str | Path) -> Path:
     return directory
 
 
-def _build_head(encoder: EncoderCard, head: HeadCard) -> GatedAttentionHead:
-    return GatedAttentionHead(encoder.feature_size, hidden=head.hidden, attention=head.attention)
+def _build_encoder(
+    card: Card, tensors: dict[str, Tensor], sha256: str, device: str | Device
+) -> TileEncoder:
+    """The encoder from the bundle's own tensors."""
+    backbone = build_backbone(card.encoder)
+    fill(backbone, tensors, where="encoder")
+    return TileEncoder(backbone, card.encoder, weights_sha256=sha256, device=device)
+
+
+def _open_encoder(
+    card: Card, tensors: dict[str, Tensor], given: Path | None, device: str | Device
+) -> TileEncoder:
+    """The encoder from where the card says."""
+    from .foreign.registry import open_backbone
+
+    assert card.encoder_from is not None  # as the caller asked
+    if tensors:
+        raise ModelError("The bundle has encoder weights and names another source of them.")
+    backbone = card.encoder_from.backbone
+    weights = _find_weights(card.name, backbone, given)
+    # Who made the bundle accepted the licence; the weights are the user's own copy.
+    encoder = open_backbone(
+        backbone if weights is None else backbone.partition("@")[0],
+        weights=weights,
+        accept_non_commercial=True,
+        device=device,
+    )
+    if encoder.identifier != card.encoder_from.identifier:
+        raise ModelError(
+            f"{backbone if weights is None else weights} is not the encoder that {card.name} "
+            "learned from.",
+            mend="Bring the weights whose SHA-256 stands in encoder_from.identifier of the card.",
+        )
+    return encoder
+
+
+def _find_weights(bundle: str, backbone: str, given: Path | None) -> Path | None:
+    """The user's own copy of a backbone's weights; None for those of a commit in the cache."""
+    if given is not None:
+        return given
+    name, _, commit = backbone.partition("@")
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    if folder and (Path(folder) / f"{name}.safetensors").exists():
+        return Path(folder) / f"{name}.safetensors"
+    if commit:
+        return None
+    raise ModelError(
+        f"{bundle} needs the weights of {name}, which are not in the bundle.",
+        mend=f"Name the folder that holds {name}.safetensors in the environment variable "
+        f"{WEIGHTS_VARIABLE}.",
+    )
+
+
+def _load_novelty(card: Card, tensors: dict[str, Tensor]) -> NoveltyReference | None:
+    if (card.novelty is None) != (not tensors):
+        raise ModelError(
+            "Card and weights disagree on whether there is a novelty reference.",
+            mend="Save the bundle with slidetriage.models.save_bundle.",
+        )
+    if not tensors:
+        return None
+    reference = NoveltyReference.from_arrays({k: v.float().numpy() for k, v in tensors.items()})
+    if len(reference.mean) != card.encoder.feature_size:
+        raise ModelError("The novelty reference is for features of another length.")
+    return reference
+
+
+def _load_normaliser(card: Card) -> StainNormaliser | None:
+    if card.stain_normaliser is None:
+        return None
+    from .foreign.stain import normaliser_of
+
+    return normaliser_of(card.stain_normaliser)
+
+
+def _build_head(card: Card) -> SlideHead:
+    try:
+        head = build_head(card.head.kind, card.encoder.feature_size, 1, **card.head.arguments)
+    except (UsageError, TypeError) as error:
+        raise ModelError(f"card.head: {error}", mend="Correct the card.") from error
+    return SlideHead(head, tile_classifier=card.head.tile_classifier)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

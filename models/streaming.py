@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from .attention import GatedAttentionHead
+from .heads import AttentionHead
 from .predictions import BagPrediction
+from .slide_head import SlideHead
 
 ROWS = 256
 """Tiles per pass through the head; the last pass is padded with zeros. One shape only: sums may be
@@ -55,15 +60,61 @@ class AttentionPool:
             return np.asarray(np.exp(logits - self._largest) / self._weight, np.float32)
 
 
+class AttentionBag:
+    """The head of gated or plain attention over a bag of which one block is held at a time."""
+
+    def __init__(self, model: SlideHead, head: AttentionHead) -> None:
+        self._model, self._head = model, head
+        self._pool = AttentionPool()
+
+    def add(self, block: Tensor, filled: int) -> None:
+        """Take the first `filled` of ROWS x D features."""
+        h = torch.relu(self._head.embed(self._model.standardise(block)))  # ROWS x H
+        logit = self._head.attend(h).squeeze(-1)  # ROWS
+        self._pool.add(_copy(logit, filled), _copy(h, filled))
+
+    def finish(self) -> tuple[Tensor, NDArray[np.float32], None]:
+        """The slide's logit, and the attention of every tile; tiles are scored as they come."""
+        z = torch.from_numpy(self._pool.mean().astype(np.float32)).to(self._model.mean.device)  # H
+        return self._head.classify(z), self._pool.attention(), None
+
+
+class WholeBag:
+    """Any other head: its bag is held whole, N x D x 4 bytes, until it is scored."""
+
+    def __init__(self, model: SlideHead) -> None:
+        self._model = model
+        self._blocks: list[NDArray[np.float32]] = []
+
+    def add(self, block: Tensor, filled: int) -> None:
+        """Take the first `filled` of ROWS x D features."""
+        self._blocks.append(_copy(block, filled))
+
+    def finish(self) -> tuple[Tensor, NDArray[np.float32], Tensor]:
+        """The slide's logit, the attention of every tile, and their logits in this bag."""
+        device = self._model.mean.device
+        bag = torch.from_numpy(np.concatenate(self._blocks)).to(device)[None]  # 1 x N x D
+        mask = torch.ones(bag.shape[:2], dtype=torch.bool, device=device)
+        with one_thread():
+            output = self._model(bag, mask)
+        attention = output.attention[0].cpu().numpy()
+        return output.slide_logit[0], attention, output.tile_logit[0, :, 0]
+
+
 class HeadStream:
     """Feeds tiles to a head in blocks of `ROWS`, however many come at a time."""
 
-    def __init__(self, head: GatedAttentionHead, device: torch.device) -> None:
-        self._head = head
+    def __init__(self, model: SlideHead, device: torch.device) -> None:
+        self._model = model
         self._device = device
-        self._pool = AttentionPool()
+        attention = type(model.head) is AttentionHead
+        self._bag: AttentionBag | WholeBag = (
+            AttentionBag(model, model.head)  # type: ignore[arg-type]  # as just asked
+            if attention
+            else WholeBag(model)
+        )
         self._scores: list[NDArray[np.float32]] = []
-        self._rows = np.zeros((ROWS, head.embed.in_features), np.float32)
+        self._rows = np.zeros((ROWS, model.features), np.float32)
         self._filled = 0
 
     def feed(self, features: NDArray[np.float32]) -> None:
@@ -82,21 +133,35 @@ class HeadStream:
         """What the head says of all that was fed: at least one tile."""
         if self._filled:
             self._flush()
-        z = torch.from_numpy(self._pool.mean().astype(np.float32)).to(self._device)  # H
-        probability = self._head.slide(z).sigmoid().cpu().numpy()  # 1
-        scores = np.concatenate(self._scores)
-        return BagPrediction(float(probability[0]), self._pool.attention(), scores)
+        logit, attention, tile_logit = self._bag.finish()
+        probability = float(logit.sigmoid().cpu().numpy()[0])
+        if self._model.tile_wise or tile_logit is None:
+            scores = np.concatenate(self._scores)
+        else:
+            scores = tile_logit.sigmoid().cpu().numpy()
+        return BagPrediction(probability, probability, attention, scores)
 
     @torch.inference_mode()
     def _flush(self) -> None:
         self._rows[self._filled :] = 0
         features = torch.from_numpy(self._rows).to(self._device)  # ROWS x D
-        h, logit = self._head.embed_tiles(features)  # ROWS x H, ROWS
-        score = self._head.tile_logit(features).sigmoid()  # ROWS
-        # Copies: what was kept must not hold on to the whole block.
-        logits, vectors, scores = (
-            part.cpu().numpy()[: self._filled].copy() for part in (logit, h, score)
-        )
-        self._pool.add(logits, vectors)
-        self._scores.append(scores)
+        self._bag.add(features, self._filled)
+        if self._model.tile_wise:
+            self._scores.append(_copy(self._model.tile_logit(features).sigmoid(), self._filled))
         self._filled = 0
+
+
+def _copy(values: Tensor, filled: int) -> NDArray[np.float32]:
+    """A copy: what is kept must not hold on to the whole block."""
+    return values.cpu().numpy()[:filled].copy()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums over a whole bag may be ordered otherwise with more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,16 +14,21 @@ import json
 import logging
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from breast_idc.bag_stage import BagRecipe, TileFeatures, score_bags
-from breast_idc.building import Plan, compose_card, describe_bags, finish
-from breast_idc.measures import with_intervals
-from breast_idc.tile_stage import TileRecipe, train_tiles
+from breast_idc.building import Plan, compose_card, finish
+from breast_idc.distillation import soften
+from breast_idc.measures import measures, triage_measures, with_intervals
+from breast_idc.tile_stage import TileClassifier, TileRecipe, train_tiles
 from breast_idc.tiles import LabelledTiles, Split, load_tiles, split_patients
+from breast_idc.trust_stage import describe_bags, sigmoid
+from torch import nn
 
-from slidetriage.models import Bundle, Metric, load_bundle, save_bundle
+from slidetriage.models import Bundle, Card, Metric, SlideHead, load_bundle, save_bundle
+from slidetriage.models.trust import NoveltyReference
 
 SPLIT_SEED = 14
 
@@ -38,22 +43,46 @@ def main() -> None:
     tiles = load_tiles(arguments.data / "idc" / "idc_tiles.npz")
     split = split_patients(tiles.patients, seed=SPLIT_SEED)
     if arguments.quick:
-        split = Split(split.train[:8], split.validation[:6], split.test[:6])
+        split = Split(split.train[:8], split.validation, split.test[:6])
     train, validation, test = map(tiles.of, (split.train, split.validation, split.test))
     pretrained = arguments.data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
-    model = train_tiles(train, plan.tile, pretrained, seed=plan.seed)
+    model = train_student(train, pretrained, plan)
     trained = finish(model, train, validation, plan)
-    card = compose_card(trained, split, train, plan)
-    backbone, head = trained.encoder.backbone, trained.head
-    save_bundle(arguments.out, card, backbone=backbone, head=head)
+    parts = Parts(trained.encoder.backbone, trained.head, trained.novelty)
+    card = save(arguments.out, compose_card(trained, split, train, plan), parts)
     metrics = evaluate(load_bundle(arguments.out), test, plan)
-    save_bundle(
-        arguments.out, dataclasses.replace(card, metrics=metrics), backbone=backbone, head=head
-    )
+    save(arguments.out, dataclasses.replace(card, metrics=metrics), parts)
     figures = {"metrics": [dataclasses.asdict(metric) for metric in metrics]}
     arguments.metrics.parent.mkdir(parents=True, exist_ok=True)
     arguments.metrics.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
+
+
+class Parts(NamedTuple):
+    """What goes to the file of weights."""
+
+    backbone: nn.Module
+    head: SlideHead
+    novelty: NoveltyReference
+
+
+def save(folder: Path, card: Card, parts: Parts) -> Card:
+    """Write the bundle."""
+    return save_bundle(
+        folder, card, backbone=parts.backbone, head=parts.head, novelty=parts.novelty
+    )
+
+
+def train_student(train: LabelledTiles, pretrained: Path, plan: Plan) -> TileClassifier:
+    """Train the teachers, soften the labels by them, and train the network that is kept."""
+    if not plan.tile.teachers:
+        return train_tiles(train, plan.tile, pretrained, seed=plan.seed)
+    teachers = [
+        train_tiles(train, plan.tile, pretrained, seed=plan.seed + number)
+        for number in range(plan.tile.teachers)
+    ]
+    soft = soften(train, teachers, share=plan.tile.softness, input_px=plan.tile.input_px)
+    return train_tiles(soft, plan.tile, pretrained, seed=plan.seed + plan.tile.teachers)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,7 +103,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     tile = TileRecipe(epochs=arguments.epochs)
     bag = BagRecipe()
     if arguments.quick:
-        tile = dataclasses.replace(tile, epochs=1, input_px=32, batch=16)
+        tile = dataclasses.replace(tile, epochs=1, input_px=32, batch=16, teachers=1)
         bag = dataclasses.replace(bag, steps=5, views=1, largest=32)
     machine = f"CPU ({platform.machine()}), {arguments.threads} threads, torch {torch.__version__}"
     plan = Plan(arguments.seed, SPLIT_SEED, tile, bag, machine)
@@ -92,7 +121,7 @@ def evaluate(bundle: Bundle, test: LabelledTiles, plan: Plan) -> tuple[Metric, .
         scores,
         tile_truth,
         test.patients,
-        threshold=bundle.card.tile_threshold.value,
+        wanted=measures(bundle.card.tile_threshold.value),
         seed=plan.seed,
         rounds=plan.draws,
     )
@@ -101,12 +130,13 @@ def evaluate(bundle: Bundle, test: LabelledTiles, plan: Plan) -> tuple[Metric, .
     bags = score_bags(
         bundle.head, held_out, plan.bag, per_patient=plan.bags_per_patient, seed=plan.seed
     )
-    probabilities = 1 / (1 + np.exp(-bags.logits))
+    assert bundle.card.calibration is not None
+    probabilities = bundle.card.calibration.apply(sigmoid(bags.logits))
     found = with_intervals(
         probabilities,
         bags.labels,
         bags.patients,
-        threshold=bundle.card.slide_threshold.value,
+        wanted=measures(bundle.card.slide_threshold.value) | triage_measures(bundle.card),
         seed=plan.seed,
         rounds=plan.draws,
     )

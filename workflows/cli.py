@@ -36,7 +36,10 @@ from .options import (
     Workers,
     choose_device,
 )
+from .research.backbone_list import models
+from .research.calibrate_command import calibrate
 from .research.commands import evaluate, features, train
+from .research.compare_command import compare
 from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
 from .template import begin_imports
 
@@ -57,6 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models_app = typer.Typer(help="List model bundles and show their cards.", no_args_is_help=True)
+models_app.callback(invoke_without_command=True)(models)
 app.add_typer(models_app, name="models")
 
 
@@ -283,4 +287,6 @@ def _say(report: TriageReport, *, json: bool) -> None:
 
 app.command()(features)
 app.command()(train)
+app.command()(calibrate)
 app.command()(evaluate)
+app.command()(compare)

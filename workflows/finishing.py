@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidetriage.errors import PixelsUnreadable
-from slidetriage.models import Bundle
+from slidetriage.models import BagPrediction, Bundle
 from slidetriage.wsi import hash_slide
 
 from .features import FEATURES, iterate_features, read_coverage
@@ -24,7 +24,8 @@ from .records import RESULT, read_result, result_record
 from .regions import find_regions
 from .results import Region, ScoredTiles
 from .settings import Settings
-from .steps import FinishStep, SlidePlan, SlideResult, Verdict
+from .steps import FinishStep, SlidePlan, SlideResult
+from .verdicts import judge
 
 CONTENT = "content"
 
@@ -56,9 +57,9 @@ def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path
         return read_result(out / plan.directory)  # a worker died right after publishing it
     coverage = read_coverage(step.staging / FEATURES)
     check_gaps(plan, ~np.isnan(coverage), settings, step.error)
-    scored, score = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
+    scored, found = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
     regions = find_regions(scored, bundle.card.tile_threshold.value)
-    result = summarise(plan, scored, score, regions, bundle)
+    result = summarise(plan, scored, found, regions, bundle)
     check_unchanged(plan)
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
@@ -96,40 +97,36 @@ def check_unchanged(plan: SlidePlan) -> None:
 
 def score_tiles(
     plan: SlidePlan, features: Path, coverage: NDArray[np.float32], bundle: Bundle
-) -> tuple[ScoredTiles, float | None]:
-    """What the head says of the tiles that were read, and of the slide; None without tissue."""
+) -> tuple[ScoredTiles, BagPrediction | None]:
+    """What the model says of the tiles that were read, and of the slide; None without tissue."""
     if np.isnan(coverage).all():
         unknown = np.full(len(coverage), np.nan, np.float32)
         return ScoredTiles(plan.tiles, unknown, unknown, coverage), None
     found = bundle.predict_stream(iterate_features(features))
-    return ScoredTiles(plan.tiles, found.tile_scores, found.attention, coverage), found.probability
+    tiles = ScoredTiles(
+        plan.tiles, found.tile_scores, found.attention, coverage, found.tile_novelty
+    )
+    return tiles, found
 
 
 def summarise(
     plan: SlidePlan,
     scored: ScoredTiles,
-    score: float | None,
+    found: BagPrediction | None,
     regions: tuple[Region, ...],
     bundle: Bundle,
 ) -> SlideResult:
     """The slide's result in one line."""
-    verdict: Verdict = "no tissue"
     warnings = list(plan.slide.warnings)
-    if score is not None:
-        flagged = score >= bundle.card.slide_threshold.value
-        verdict = "flagged" if flagged else "not flagged"
-    else:
-        warnings.append(
-            "no tissue was found that fills enough of a tile: look at the slide, check its mpp, "
-            "and try another masker with --tissue or less with --min-tissue"
-        )
     missing = int((~scored.read).sum())
     if missing:
         warnings.append(f"{missing} of {len(scored.read)} tissue tiles could not be read")
+    score, novelty = (None, None) if found is None else (found.probability, found.novelty)
+    judgement = judge(bundle.card, score, novelty, missing=missing)
     return SlideResult(
         slide_id=plan.slide_id,
         state="DONE_WITH_GAPS" if missing else "DONE",
-        verdict=verdict,
+        verdict=judgement.verdict,
         score=score,
         directory=plan.directory,
         regions=len(regions),
@@ -138,6 +135,9 @@ def summarise(
         tiles=len(scored.read),
         unreadable=missing,
         warnings=tuple(warnings),
+        reasons=judgement.reasons,
+        ruled_out=judgement.ruled_out,
+        novelty=novelty,
     )
 
 

@@ -126,20 +126,18 @@ def _tile_features(scored: ScoredTiles, frame: GeoJsonFrame) -> Iterator[dict[st
     name = f"{frame.label} probability"
     cells = scored.cells_px
     shifted = np.round(cells - np.tile(frame.origin_px, 2), 2)
-    columns = (scored.probability, scored.attention, scored.coverage, scored.tiles.tissue)
+    columns = {name: scored.probability, "Attention": scored.attention}
+    columns["Coverage"] = scored.coverage
+    if scored.novelty is not None:
+        columns["Novelty"] = scored.novelty
     # Single-precision scalars, not Python floats: orjson writes the fewest digits that hold them.
-    values = zip(*columns, strict=True)
+    values = zip(*columns.values(), scored.tiles.tissue, strict=True)
     for cell, ring, read, measured in zip(cells, _rings(shifted), scored.read, values, strict=True):
-        probability, attention, coverage, tissue = measured
+        *found, tissue = measured
         properties: dict[str, object] = {"objectType": "tile", "isLocked": True}
         measurements = {"Tissue": tissue}
         if read:
-            measurements = {
-                name: probability,
-                "Attention": attention,
-                "Coverage": coverage,
-                **measurements,
-            }
+            measurements = {**dict(zip(columns, found, strict=True)), **measurements}
         else:
             properties["classification"] = {"name": UNREADABLE, "color": _UNREADABLE_COLOR}
             properties["metadata"] = {"status": "The pixels of this tile could not be read."}

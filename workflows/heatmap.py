@@ -1,4 +1,4 @@
-"""The heatmap of a slide as OME-Zarr: probability, attention and coverage on the grid of tiles."""
+"""The heatmap of a slide as OME-Zarr: probability, attention and more on the grid of tiles."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from slidetriage.tiling import TileGrid
 from .results import ScoredTiles
 from .settings import Ngff
 
-CHANNELS = ("probability", "attention", "coverage")
-"""The heatmap's channels, in order."""
+CHANNELS = ("probability", "attention", "coverage", "novelty")
+"""The heatmap's channels, in order; the last is there if the model has a reference for it."""
 
-_COLORS = ("FF0000", "00FFFF", "FFFFFF")
+_COLORS = ("FF0000", "00FFFF", "FFFFFF", "FFFF00")
 _AXES = ("c", "y", "x")
 _CHUNK = (1, 128, 128)
 _SMALLEST_SIDE = 32
 
 
 def rasterise(scored: ScoredTiles) -> NDArray[np.float32]:
-    """Put the tiles on their grid: probability, attention, coverage x rows x columns.
+    """Put the tiles on their grid: channels x rows x columns, as `CHANNELS` has them.
 
-    All three are NaN where nothing was read, be it bare glass or a tile that could not be
+    All are NaN where nothing was read, be it bare glass or a tile that could not be
     decoded; tiles.geojson and result.json tell the two apart.
     """
-    channels = (scored.probability, scored.attention, scored.coverage)
+    channels = [scored.probability, scored.attention, scored.coverage]
+    if scored.novelty is not None:
+        channels.append(scored.novelty)
     missing = np.float32(np.nan)
     return np.stack([scored.on_grid(np.where(scored.read, c, missing)) for c in channels])
 
@@ -138,7 +140,7 @@ def _sum_fours(planes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _image_metadata(name: str, levels: list[NDArray[np.float32]], grid: TileGrid) -> dict[str, Any]:
-    windows = [1.0, _highest(levels[0][1]), 1.0]
+    windows = [1.0, _highest(levels[0][1]), 1.0, *map(_highest, levels[0][3:])]
     return {
         "multiscales": [
             {
@@ -168,7 +170,7 @@ def _image_metadata(name: str, levels: list[NDArray[np.float32]], grid: TileGrid
                     "active": label == CHANNELS[0],
                     "window": {"min": 0.0, "max": top, "start": 0.0, "end": top},
                 }
-                for label, color, top in zip(CHANNELS, _COLORS, windows, strict=True)
+                for label, color, top in zip(CHANNELS, _COLORS, windows, strict=False)
             ]
         },
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from slidetriage.models import Bundle
+from slidetriage.models import Bundle, Card, OperatingPoint
 
 from .identity import SCHEMA_VERSION
 from .results import Region, ScoredTiles
@@ -26,21 +26,22 @@ def result_record(
     bundle: Bundle,
 ) -> dict[str, object]:
     """The content of result.json; lengths in um, areas in mm2, boxes in level-0 px."""
-    card, slide, read = bundle.card, plan.slide, scored.read
-    threshold = card.slide_threshold
+    card, slide = bundle.card, plan.slide
     return {
         "schema_version": SCHEMA_VERSION,
         "notice": RESEARCH_USE,
         "slide_id": result.slide_id,
         "state": result.state,
         "verdict": result.verdict,
+        "reasons": list(result.reasons),
         "score": result.score,
-        "operating_point": {
-            "threshold": threshold.value,
-            "sensitivity": threshold.sensitivity,
-            "specificity": threshold.specificity,
-            "chosen": threshold.chosen,
+        "ruled_out": result.ruled_out,
+        "operating_points": {
+            "slide": _point(card.slide_threshold),
+            "rule_out": None if card.rule_out is None else _point(card.rule_out),
         },
+        "conformal": None if card.conformal is None else card.conformal.to_json(),
+        "novelty": _novelty(result, scored, card),
         "model": {
             "name": card.name,
             "version": card.version,
@@ -54,12 +55,7 @@ def result_record(
             "tile_px": card.tile_px,
             "tile_um": card.tile_px * card.mpp,
         },
-        "tiles": {
-            "planned": result.tiles,
-            "read": int(read.sum()),
-            "unreadable": result.unreadable,
-            "above_threshold": int((scored.probability[read] >= card.tile_threshold.value).sum()),
-        },
+        "tiles": _tiles(result, scored, card),
         "coverage": _coverage(scored),
         "tissue_mm2": result.tissue_mm2,
         "flagged_mm2": result.flagged_mm2,
@@ -93,7 +89,44 @@ def read_result(folder: Path) -> SlideResult:
         tiles=record["tiles"]["planned"],
         unreadable=record["tiles"]["unreadable"],
         warnings=tuple(record["warnings"]),
+        reasons=tuple(record["reasons"]),
+        ruled_out=record["ruled_out"],
+        novelty=None if record["novelty"] is None else record["novelty"]["distance"],
     )
+
+
+def _point(point: OperatingPoint) -> dict[str, object]:
+    return {
+        "threshold": point.value,
+        "sensitivity": point.sensitivity,
+        "specificity": point.specificity,
+        "chosen": point.chosen,
+        "measured_on": point.measured_on,
+    }
+
+
+def _tiles(result: SlideResult, scored: ScoredTiles, card: Card) -> dict[str, object]:
+    read = scored.read
+    return {
+        "planned": result.tiles,
+        "read": int(read.sum()),
+        "unreadable": result.unreadable,
+        "above_threshold": int((scored.probability[read] >= card.tile_threshold.value).sum()),
+    }
+
+
+def _novelty(result: SlideResult, scored: ScoredTiles, card: Card) -> dict[str, object] | None:
+    """How unlike the slide and its tiles are what the model learned from; None if unknown."""
+    if card.novelty is None or result.novelty is None or scored.novelty is None:
+        return None
+    beyond = scored.novelty[scored.read] > card.novelty.tile_limit
+    return {
+        "distance": result.novelty,
+        "limit": card.novelty.limit,
+        "familiar_slides_within": card.novelty.kept,
+        "tiles_beyond": int(beyond.sum()),
+        "tile_limit": card.novelty.tile_limit,
+    }
 
 
 def _coverage(scored: ScoredTiles) -> float | None:

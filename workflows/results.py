@@ -22,6 +22,8 @@ class ScoredTiles:
     """N; weight in the slide's score; sums to 1 over the tiles read."""
     coverage: NDArray[np.float32]
     """N; share of the tile's area that is tissue and was read, 0 to 1."""
+    novelty: NDArray[np.float32] | None = None
+    """N; distance from what the model learned from; None where the model has no reference."""
 
     @property
     def read(self) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from slidetriage.wsi import Level, Slide
 from .driver import TriageReport, Watcher
 from .settings import RESEARCH_USE
 from .steps import BatchReceipt, SlideFailure, SlidePlan
-from .worklist import Row
+from .worklist import URGENCY, Row, triage
 
 LONGEST_TABLE = 20
 """Rows shown; the rest stands in worklist.csv."""
@@ -95,8 +95,19 @@ def print_report(report: TriageReport) -> None:
     planned = counts.pop("planned")
     parts = " + ".join(f"{number} {name}" for name, number in counts.items())
     console.print(f"{planned} planned = {parts}", highlight=False)
+    console.print(_say_triage(report), highlight=False)
     console.print(f"Results: {report.out}", highlight=False, soft_wrap=True, markup=False)
     console.print(RESEARCH_USE, style="dim")
+
+
+def _say_triage(report: TriageReport) -> str:
+    """The verdicts, and how much of the tissue needs no look."""
+    found = triage(report.rows)
+    text = ", ".join(f"{found[verdict]} {verdict}" for verdict in URGENCY)
+    share = found["ruled_out_tissue_share"]
+    if isinstance(share, float) and found["ruled_out"]:
+        text += f"; {found['ruled_out']} ruled out, {share:.0%} of the tissue"
+    return text
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -171,6 +182,20 @@ def print_card(card: Card) -> None:
     table.add_row(
         "slide threshold", f"{card.slide_threshold.value:.3f}: {card.slide_threshold.chosen}"
     )
+    if card.rule_out is not None:
+        table.add_row("rule-out", f"below {card.rule_out.value:.3f}: {card.rule_out.chosen}")
+    if card.conformal is not None:
+        table.add_row(
+            "conformal",
+            f"flag, clear or needs eyes at an error rate of {card.conformal.error_rate:.0%}, "
+            f"fitted on {sum(card.conformal.fitted_on)} slides",
+        )
+    if card.novelty is not None:
+        table.add_row(
+            "novelty",
+            f"needs eyes beyond {card.novelty.limit:.2f}; {card.novelty.kept:.0%} of familiar "
+            f"slides stay within ({card.novelty.measured_on})",
+        )
     table.add_row(
         "tile threshold", f"{card.tile_threshold.value:.3f}: {card.tile_threshold.chosen}"
     )

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from slidetriage.models.trust import Verdict
 from slidetriage.tiling import TileBatch, Tiles
 from slidetriage.wsi import Slide
 
 from .sources import SlideRequest
 
 State = Literal["DONE", "DONE_WITH_GAPS", "REJECTED", "FAILED"]
-
-Verdict = Literal["flagged", "not flagged", "no tissue", "not scored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +88,10 @@ class SlideResult:
 
     slide_id: str
     state: State
-    verdict: Verdict
+    verdict: Verdict | Literal["not scored"]
+    """Not scored where only features were wanted."""
     score: float | None
-    """Probability of the positive class, 0 to 1; None where there is no tissue."""
+    """Probability of the positive class, 0 to 1, calibrated; None where there is no tissue."""
     directory: str
     """Name of the slide's folder within the output folder."""
     regions: int
@@ -100,6 +100,12 @@ class SlideResult:
     tiles: int
     unreadable: int
     warnings: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    """Why a person must look, where the verdict is "needs eyes"."""
+    ruled_out: bool = False
+    """Whether it needs no look at the sensitivity that the model's rule-out keeps."""
+    novelty: float | None = None
+    """Distance from what the model learned from; None without tissue or reference."""
 
 
 @dataclass(frozen=True, slots=True)

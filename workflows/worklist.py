@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slidetriage.models.trust import Verdict
+
 from .publishing import write_json, write_whole
 from .settings import RESEARCH_USE
 from .sources import SlideRequest
 from .steps import SlideFailure, SlideResult
 
 COLUMNS = (
-    "rank", "slide_id", "state", "verdict", "score", "regions", "flagged_mm2", "tissue_mm2",
-    "tiles", "unreadable", "code", "reason", "patient_id", "directory", "path",
+    "rank", "slide_id", "state", "verdict", "score", "ruled_out", "novelty", "regions",
+    "flagged_mm2", "tissue_mm2", "tiles", "unreadable", "code", "reason", "patient_id",
+    "directory", "path",
 )  # fmt: skip
 
+
+URGENCY: tuple[Verdict, ...] = ("flag", "needs eyes", "clear")
+"""The order of the worklist."""
 
 PENDING_CODE = "E_PENDING"
 
@@ -45,11 +51,17 @@ class Row:
 
 
 def rank_rows(rows: Sequence[Row]) -> list[Row]:
-    """Highest score first; then what has no score, by state and name, for a person to look at."""
+    """What is flagged first, then what needs eyes, then what is clear, each by falling score.
 
-    def order(row: Row) -> tuple[bool, float, str, str]:
+    Last comes what could not be triaged, by state and name, for a person to look at.
+    """
+
+    def order(row: Row) -> tuple[int, float, str, str]:
+        outcome = row.outcome
+        verdict = outcome.verdict if isinstance(outcome, SlideResult) else "not scored"
+        place = len(URGENCY) if verdict == "not scored" else URGENCY.index(verdict)
         score = row.score
-        return score is None, -(score or 0.0), row.state, str(row.request.path)
+        return place, 1.0 if score is None else -score, row.state, str(row.request.path)
 
     return sorted(rows, key=order)
 
@@ -69,7 +81,13 @@ def write_worklist(out: Path, rows: Sequence[Row]) -> None:
     write_whole(out / "worklist.csv", text.getvalue().encode("utf-8"))
     write_json(
         out / "worklist.json",
-        {"schema_version": 1, "notice": RESEARCH_USE, "summary": count(rows), "slides": records},
+        {
+            "schema_version": 2,
+            "notice": RESEARCH_USE,
+            "summary": count(rows),
+            "triage": triage(rows),
+            "slides": records,
+        },
     )
 
 
@@ -83,6 +101,24 @@ def count(rows: Sequence[Row]) -> dict[str, int]:
         "rejected": states.count("REJECTED"),
         "failed": states.count("FAILED"),
         "pending": states.count("PENDING"),
+    }
+
+
+def triage(rows: Sequence[Row]) -> dict[str, object]:
+    """How many slides have which verdict, and what share of slides and tissue needs no look.
+
+    Slides that need no look are those ruled out at the sensitivity that the model's card states;
+    shares are of the slides that were triaged, None where there are none.
+    """
+    results = [row.outcome for row in rows if isinstance(row.outcome, SlideResult)]
+    tissue = sum(result.tissue_mm2 for result in results)
+    spared = [result for result in results if result.ruled_out]
+    area = sum(result.tissue_mm2 for result in spared)
+    return {
+        **{verdict: sum(r.verdict == verdict for r in results) for verdict in URGENCY},
+        "ruled_out": len(spared),
+        "ruled_out_share": len(spared) / len(results) if results else None,
+        "ruled_out_tissue_share": area / tissue if tissue else None,
     }
 
 
@@ -102,12 +138,14 @@ def _record(rank: int, row: Row) -> dict[str, object]:
         "slide_id": outcome.slide_id,
         "verdict": outcome.verdict,
         "score": outcome.score,
+        "ruled_out": outcome.ruled_out,
+        "novelty": outcome.novelty,
         "regions": outcome.regions,
         "flagged_mm2": round(outcome.flagged_mm2, 6),
         "tissue_mm2": round(outcome.tissue_mm2, 6),
         "tiles": outcome.tiles,
         "unreadable": outcome.unreadable,
-        "reason": "; ".join(outcome.warnings) or None,
+        "reason": "; ".join((*outcome.reasons, *outcome.warnings)) or None,
         "directory": outcome.directory,
     }
 

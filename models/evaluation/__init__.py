@@ -1,8 +1,22 @@
 """Whether a model's predictions can be trusted: statistics over arrays of labels and scores."""
 
-from .calibration import Calibrator, fit_isotonic, fit_platt, fit_temperature
+from slidetriage.models.trust import Calibrator, ConformalRule, NoveltyReference
+
+from .calibration import fit_isotonic, fit_platt, fit_temperature
+from .comparison import (
+    DeLong,
+    McNemar,
+    PairedDifference,
+    binary_statistics,
+    delong_test,
+    holm,
+    mcnemar_test,
+    number_statistics,
+    paired_difference,
+    survival_statistics,
+)
 from .concordance import Concordance, harrell_concordance, uno_concordance
-from .conformal import ConformalRule, Coverage, coverage, fit_conformal
+from .conformal import Coverage, coverage, fit_conformal
 from .cox import CoxFit, CoxTerm, fit_cox
 from .decision import DecisionCurve, RuleOut, decision_curve, rule_out
 from .discrimination import (
@@ -19,7 +33,7 @@ from .discrimination import (
 )
 from .intervals import Band, Interval, PatientBootstrap, wilson_interval
 from .multiclass import class_balanced_accuracy, class_confusion, multiclass_auc
-from .novelty import NoveltyReference, fit_novelty, novelty_threshold, slide_distance
+from .novelty import fit_novelty, novelty_threshold, slide_distance
 from .regression import RegressionFigures, regression_figures
 from .reliability import (
     BrierParts,
@@ -58,10 +72,13 @@ __all__ = [
     "Coverage",
     "CoxFit",
     "CoxTerm",
+    "DeLong",
     "DecisionCurve",
     "Interval",
     "LogRank",
+    "McNemar",
     "NoveltyReference",
+    "PairedDifference",
     "PatientBootstrap",
     "PrecisionRecallCurve",
     "RegressionFigures",
@@ -76,6 +93,7 @@ __all__ = [
     "SurvivalCurve",
     "auc",
     "average_precision",
+    "binary_statistics",
     "brier_parts",
     "brier_score",
     "calibration_error",
@@ -86,6 +104,7 @@ __all__ = [
     "confusion_at",
     "coverage",
     "decision_curve",
+    "delong_test",
     "fit_conformal",
     "fit_cox",
     "fit_isotonic",
@@ -93,12 +112,16 @@ __all__ = [
     "fit_platt",
     "fit_temperature",
     "harrell_concordance",
+    "holm",
     "kaplan_meier",
     "leave_site_out",
     "log_rank",
+    "mcnemar_test",
     "multiclass_auc",
     "nested_splits",
     "novelty_threshold",
+    "number_statistics",
+    "paired_difference",
     "patient_folds",
     "positives_needed",
     "ppv_on_grid",
@@ -112,6 +135,7 @@ __all__ = [
     "sensitivity_on_grid",
     "site_folds",
     "slide_distance",
+    "survival_statistics",
     "threshold_at_sensitivity",
     "uno_concordance",
     "wilson_interval",

@@ -1,76 +1,25 @@
-"""Maps that make a score mean what it says: temperature, Platt and isotonic."""
+"""Fitting the maps that make a score mean what it says: temperature, Platt and isotonic."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, logit
+from scipy.special import log_softmax
 
-from slidetriage.errors import ModelError
+from slidetriage.models.trust import Calibrator, as_class_logits, as_logits
+from slidetriage.models.trust.inputs import (
+    as_class_probabilities,
+    as_classes,
+    as_labels,
+    as_probabilities,
+)
 
-from .inputs import as_class_probabilities, as_classes, as_labels, as_probabilities
 from .logistic import fit_line
 
-Kind = Literal["temperature", "platt", "isotonic"]
-
-CERTAIN = 1e-7
-"""Probabilities are kept this far from 0 and 1 before logits are taken; float32 knows no closer."""
-
 _TEMPERATURES = (0.05, 20.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Calibrator:
-    """A fitted map from a model's probability to a calibrated one; plain numbers only.
-
-    Temperature: sigmoid(logit(p) / T), or softmax(log p / T) for N x C. Platt:
-    sigmoid(slope * logit(p) + intercept). Isotonic: straight lines between knots. Temperature
-    keeps the order of scores exactly; isotonic may tie neighbours.
-    """
-
-    kind: Kind
-    numbers: tuple[float, ...]
-    """(T,); (slope, intercept); or the knots' places, rising, followed by their values."""
-
-    def __post_init__(self) -> None:
-        _check(self.kind, self.numbers)
-
-    def apply(self, score: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated probabilities of N, or for temperature also of N x C."""
-        if np.ndim(score) == 2 and self.kind == "temperature":
-            logits = _class_logits(as_class_probabilities(score))
-            return np.asarray(np.exp(log_softmax(logits / self.numbers[0], axis=1)))  # N x C
-        p = as_probabilities(score)
-        if self.kind == "isotonic":
-            places, values = np.split(np.array(self.numbers), 2)
-            return np.asarray(np.interp(p, places, values))
-        slope, intercept = self.numbers if self.kind == "platt" else (1 / self.numbers[0], 0.0)
-        return np.asarray(expit(slope * as_logits(p) + intercept))
-
-    def to_json(self) -> dict[str, object]:
-        """As plain JSON values."""
-        return {"kind": self.kind, "numbers": list(self.numbers)}
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, object]) -> Calibrator:
-        """Back from `to_json`; raises ModelError for anything else."""
-        kind, numbers = plain.get("kind"), plain.get("numbers")
-        if set(plain) != {"kind", "numbers"} or not isinstance(numbers, list | tuple):
-            raise _damaged(f"it holds {sorted(plain)}")
-        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-            raise _damaged("one of its numbers is none")
-        return cls(cast(Kind, kind), tuple(float(n) for n in numbers))
-
-
-def as_logits(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log odds of probabilities kept off 0 and 1."""
-    return np.asarray(logit(np.clip(probability, CERTAIN, 1 - CERTAIN)))
 
 
 def fit_temperature(label: ArrayLike, score: ArrayLike) -> Calibrator:
@@ -80,7 +29,7 @@ def fit_temperature(label: ArrayLike, score: ArrayLike) -> Calibrator:
     and 20, so that held-out scores without a mistake still give a map.
     """
     if np.ndim(score) == 2:
-        logits = _class_logits(as_class_probabilities(score))
+        logits = as_class_logits(as_class_probabilities(score))
         true = as_classes(label, logits.shape[1], count=len(logits))
     else:
         p = as_probabilities(score)
@@ -123,30 +72,3 @@ def fit_isotonic(
     fitted = IsotonicRegression(y_min=least, y_max=most, out_of_bounds="clip").fit(p, positive)
     knots = [*fitted.X_thresholds_.tolist(), *fitted.y_thresholds_.tolist()]
     return Calibrator("isotonic", tuple(float(k) for k in knots))
-
-
-def _class_logits(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.log(np.clip(probability, CERTAIN, 1))  # N x C
-
-
-def _check(kind: object, numbers: tuple[float, ...]) -> None:
-    if kind not in get_args(Kind):
-        raise _damaged(f"its kind is {kind!r}")
-    if not all(math.isfinite(n) for n in numbers):
-        raise _damaged("one of its numbers is not finite")
-    if kind == "temperature" and (len(numbers) != 1 or numbers[0] <= 0):
-        raise _damaged("a temperature is one number above 0")
-    if kind == "platt" and len(numbers) != 2:
-        raise _damaged("Platt's map has a slope and an intercept")
-    if kind == "isotonic":
-        if len(numbers) < 2 or len(numbers) % 2:
-            raise _damaged("an isotonic map has as many places as values")
-        places, values = np.split(np.array(numbers), 2)
-        if (np.diff(places) <= 0).any() or (np.diff(values) < 0).any():
-            raise _damaged("an isotonic map must rise")
-        if values.min() < 0 or values.max() > 1:
-            raise _damaged("an isotonic map gives probabilities")
-
-
-def _damaged(why: str) -> ModelError:
-    return ModelError(f"The calibration is not one: {why}.", mend="Fit it again.")

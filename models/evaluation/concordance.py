@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slidetriage.errors import UsageError
+from slidetriage.models.trust.inputs import as_numbers, refuse
 
-from .inputs import as_numbers, refuse
 from .survival import as_survival, kaplan_meier
 
 _PAIRS_AT_ONCE = 4_000_000

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2, norm
 
-from .inputs import as_numbers, refuse
+from slidetriage.models.trust.inputs import as_numbers, refuse
+
 from .survival import as_survival
 
 Ties = Literal["efron", "breslow"]

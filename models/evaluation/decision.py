@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slidetriage.models.trust.inputs import as_labels, as_numbers, as_probabilities, refuse
+
 from .discrimination import confusion_at
-from .inputs import as_labels, as_numbers, as_probabilities, refuse
 
 
 @dataclass(frozen=True, slots=True, eq=False)

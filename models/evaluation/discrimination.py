@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from .inputs import as_labels, as_numbers
+from slidetriage.models.trust.inputs import as_labels, as_numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

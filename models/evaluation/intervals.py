@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from slidetriage.errors import UsageError
-
-from .inputs import as_names, as_patients, as_share, refuse
+from slidetriage.models.trust.inputs import as_names, as_patients, as_share, refuse
 
 Rows = NDArray[np.intp]
 

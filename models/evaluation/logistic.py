@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from .inputs import refuse
+from slidetriage.models.trust.inputs import refuse
 
 _STEPS = 100
 _STEEPEST = 1e4

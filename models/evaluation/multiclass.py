@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slidetriage.models.trust.inputs import as_class_probabilities, as_classes, refuse
+
 from .discrimination import auc
-from .inputs import as_class_probabilities, as_classes, refuse
 
 
 def multiclass_auc(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from .inputs import as_numbers, refuse
+from slidetriage.models.trust.inputs import as_numbers, refuse
 
 
 @dataclass(frozen=True, slots=True)

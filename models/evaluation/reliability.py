@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .calibration import as_logits
-from .inputs import as_labels, as_probabilities, refuse
+from slidetriage.models.trust import as_logits
+from slidetriage.models.trust.inputs import as_labels, as_probabilities, refuse
+
 from .intervals import wilson_interval
 from .logistic import fit_intercept, fit_line
 

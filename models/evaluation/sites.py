@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .inputs import as_names, as_patients, refuse
+from slidetriage.models.trust.inputs import as_names, as_patients, refuse
+
 from .intervals import Rows
 from .splits import patient_strata
 

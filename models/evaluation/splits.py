@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slidetriage.errors import UsageError
+from slidetriage.models.trust.inputs import as_names, as_patients, as_share, refuse
 
-from .inputs import as_names, as_patients, as_share, refuse
 from .intervals import Rows
 
 

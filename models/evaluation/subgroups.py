@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slidetriage.errors import UsageError
+from slidetriage.models.trust.inputs import as_labels, as_names, as_patients
 
-from .inputs import as_labels, as_names, as_patients
 from .intervals import Interval, PatientBootstrap, Rows
 
 UNKNOWN = "unknown"

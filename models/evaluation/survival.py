@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2, norm
 
-from .inputs import as_names, as_numbers, as_share, refuse
+from slidetriage.models.trust.inputs import as_names, as_numbers, as_share, refuse
 
 
 @dataclass(frozen=True, slots=True, eq=False)

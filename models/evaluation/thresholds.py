@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 
-from .inputs import as_labels, as_numbers, as_share, refuse
+from slidetriage.models.trust.inputs import as_labels, as_numbers, as_share, refuse
 
 
 def threshold_at_sensitivity(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidetriage.errors import ModelError, UsageError
+from slidetriage.models.card import StainCard
 from slidetriage.models.encoder import check_images
 
 from .toolbox import import_toolbox
@@ -141,6 +142,25 @@ def read_normaliser(state: Mapping[str, object]) -> StainNormaliser:
     if min(dense) <= 0 or np.linalg.matrix_rank(np.array(matrix), tol=1e-4) < 2:
         raise _wrong("stain_matrix or max_concentrations: two stains are needed")
     return MatrixNormaliser(cast(Any, method), cast(Any, matrix), cast(Any, dense))
+
+
+def stain_card(normaliser: StainNormaliser) -> StainCard:
+    """What was fitted, as a bundle's card holds it."""
+    state = normaliser.to_json()
+    method = cast(Any, state.pop("method"))
+    numbers = np.concatenate([np.ravel(cast(Any, values)) for values in state.values()])
+    return StainCard(method, tuple(numbers.tolist()))
+
+
+def normaliser_of(card: StainCard) -> StainNormaliser:
+    """The normaliser of a bundle's card; raises `ModelError` for impossible numbers."""
+    numbers = list(card.numbers)
+    if card.method == "reinhard":
+        state: dict[str, object] = {"means": numbers[:3], "stds": numbers[3:]}
+    else:
+        matrix = [numbers[:3], numbers[3:6]]
+        state = {"stain_matrix": matrix, "max_concentrations": numbers[6:]}
+    return read_normaliser({"method": card.method, **state})
 
 
 def is_glass(image: NDArray[np.uint8]) -> bool:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from slidetriage.errors import ModelError
-from slidetriage.models.attention import GatedAttentionHead
 from slidetriage.models.bundle import Bundle
+from slidetriage.models.slide_head import SlideHead
 from slidetriage.models.tile_network import pool
 
 from .wsinfer import CONFIG_FILE, MODEL_FILE, WSInferConfig
@@ -26,8 +26,9 @@ def export_wsinfer(folder: Path, bundle: Bundle) -> str:
     probability. Only tiles are scored this way; the score of a slide is not part of that form.
     Returns the SHA-256 of `torchscript_model.pt`.
 
-    Raises `ModelError` where the encoder resizes by bicubic interpolation, which the form cannot
-    say and WSInfer does not do, or where a traced network would not score as the bundle.
+    Raises `ModelError` where the encoder resizes by bicubic interpolation or stains are normalised
+    first, which the form cannot say and WSInfer does not do, or where a traced network would not
+    score as the bundle.
     """
     card = bundle.card
     if card.encoder.interpolation != "bilinear" and card.tile_px != card.encoder.input_px:
@@ -39,6 +40,11 @@ def export_wsinfer(folder: Path, bundle: Bundle) -> str:
         raise ModelError(
             f"{card.name} has {len(card.classes)} classes, of which it scores one.",
             mend="Only bundles of two classes can be written so.",
+        )
+    if bundle.normalise is not None:
+        raise ModelError(
+            f"{card.name} normalises stains before it encodes, which WSInfer does not.",
+            mend="Export a model that was trained without.",
         )
     network = _TileLogits(bundle.encoder.backbone, bundle.head, card.encoder.pooling)
     side = card.encoder.input_px
@@ -63,7 +69,7 @@ def export_wsinfer(folder: Path, bundle: Bundle) -> str:
 class _TileLogits(nn.Module):
     """B x 3 x P x P normalised -> B x 2 logits, the second of the positive class."""
 
-    def __init__(self, backbone: nn.Module, head: GatedAttentionHead, pooling: str) -> None:
+    def __init__(self, backbone: nn.Module, head: SlideHead, pooling: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -14,15 +14,16 @@ from slidetriage.models import (
     ClassCard,
     DataSource,
     EncoderCard,
-    GatedAttentionHead,
     HeadCard,
     Metric,
     OperatingPoint,
+    SlideHead,
     TrainingCard,
     WeightsCard,
     random_encoder,
     save_bundle,
 )
+from slidetriage.models.heads import build_head
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -53,14 +54,14 @@ def card(encoder_card: EncoderCard) -> Card:
         tiles=10,
         seed=0,
         split_seed=0,
-        validation_patients=(1, 2),
-        test_patients=(3,),
+        validation_patients=("1", "2"),
+        test_patients=("3",),
         tile_stage="none",
         bag_stage="none",
         machine="any",
     )
     return Card(
-        schema_version=1,
+        schema_version=2,
         name="tiny",
         version="0.1",
         summary="For tests.",
@@ -76,9 +77,15 @@ def card(encoder_card: EncoderCard) -> Card:
         mpp_range=(3.5, 4.5),
         tile_px=20,
         encoder=encoder_card,
-        head=HeadCard("gated_attention", 8, 4),
+        encoder_from=None,
+        stain_normaliser=None,
+        head=HeadCard("gated_attention", {"hidden": 8, "attention": 4}, tile_classifier=True),
+        calibration=None,
         tile_threshold=point,
         slide_threshold=point,
+        rule_out=None,
+        conformal=None,
+        novelty=None,
         training=training,
         metrics=(Metric("tile AUC", 0.9, 0.8, 0.95, "ten tiles"),),
         limits=("Knows nothing.",),
@@ -92,8 +99,9 @@ def bundle_path(card: Card, tmp_path: Path) -> Path:
     encoder = random_encoder(card.encoder, seed=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        head = GatedAttentionHead(256, hidden=8, attention=4)
-    save_bundle(tmp_path / "tiny", card, backbone=encoder.backbone, head=head)
+        head = build_head("gated_attention", 256, 1, hidden=8, attention=4)
+        model = SlideHead(head, tile_classifier=True)
+    save_bundle(tmp_path / "tiny", card, backbone=encoder.backbone, head=model)
     return tmp_path / "tiny"
 
 

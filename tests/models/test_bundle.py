@@ -122,7 +122,7 @@ def test_any_flipped_byte_is_noticed(bundle_path: Path) -> None:
 
 
 def drop(tensors: dict[str, torch.Tensor]) -> None:
-    del tensors["head.weigh.weight"]
+    del tensors["head.head.attend.weigh.weight"]
 
 
 def add(tensors: dict[str, torch.Tensor]) -> None:
@@ -144,9 +144,9 @@ def drop_from_encoder(tensors: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (drop, "'weigh.weight' is missing"),
+        (drop, "'head.attend.weigh.weight' is missing"),
         (add, "unknown tensor 'extra'"),
-        (stray, "neither encoder nor head"),
+        (stray, "neither encoder, head nor novelty"),
         (reshape, r"'tile.weight' is \(256, 1\), not \(1, 256\)"),
         (drop_from_encoder, "'conv_head.weight' is missing"),
     ],

@@ -11,7 +11,26 @@ from typing import Any
 import pytest
 
 from slidetriage.errors import ModelError
-from slidetriage.models import Card
+from slidetriage.models import Card, EncoderReference, NoveltyCard, StainCard
+from slidetriage.models.trust import Calibrator, ConformalRule
+
+MAY_BE_ABSENT = (
+    "encoder_from", "stain_normaliser", "calibration", "rule_out", "conformal", "novelty",
+)  # fmt: skip
+
+
+@pytest.fixture
+def full_card(card: Card) -> Card:
+    """A card of which nothing is absent."""
+    return dataclasses.replace(
+        card,
+        encoder_from=EncoderReference("uni@" + "0" * 40, "uni-1"),
+        stain_normaliser=StainCard("reinhard", (8.0, 1.0, 0.2, 0.5, 0.1, 0.1)),
+        calibration=Calibrator("platt", (1.5, -0.25)),
+        rule_out=dataclasses.replace(card.slide_threshold, value=0.1),
+        conformal=ConformalRule((0.4, 0.3), 0.1, True, (40, 30)),
+        novelty=NoveltyCard(1.4, 0.5, 0.95, 1.9, "20 slides"),
+    )
 
 
 def test_round_trip(card: Card) -> None:
@@ -46,12 +65,14 @@ def reach(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def test_every_field_is_needed_typed_and_known(card: Card) -> None:
-    plain = json.loads(card.to_json())
+def test_every_field_is_needed_typed_and_known(full_card: Card) -> None:
+    plain = json.loads(full_card.to_json())
+    assert Card.from_json(full_card.to_json()) == full_card
     tried = 0
     for path in every_object(plain):
         for name in reach(plain, path):
-            for wrong in (None, {"odd": []}, [[]]):
+            wrongs = ({"odd": []}, [[]]) if name in MAY_BE_ABSENT else (None, {"odd": []}, [[]])
+            for wrong in wrongs:
                 changed = copy.deepcopy(plain)
                 reach(changed, path)[name] = wrong
                 with pytest.raises(ModelError, match=name):
@@ -72,9 +93,9 @@ def test_every_field_is_needed_typed_and_known(card: Card) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("schema_version",), 2, "schema_version must be one of 1"),
-        (("schema_version",), True, "schema_version must be one of 1"),
-        (("schema_version",), 1.0, "schema_version must be one of 1"),
+        (("schema_version",), 1, "schema_version must be one of 2"),
+        (("schema_version",), True, "schema_version must be one of 2"),
+        (("schema_version",), 2.0, "schema_version must be one of 2"),
         (("mpp",), "4", "card.mpp must be a number"),
         (("mpp",), float("nan"), "card.mpp must be a finite number"),
         (("tile_px",), 20.0, "card.tile_px must be a whole number"),
@@ -92,12 +113,19 @@ def test_every_field_is_needed_typed_and_known(card: Card) -> None:
         (("weights", "sha256"), "ABC", "weights.sha256"),
         (("weights", "file"), "../../etc/passwd", "weights.file must be one of"),
         (("name",), "../up", "name"),
+        (("head", "kind"), "../up", "head.kind"),
+        (("calibration",), {"kind": "platt", "numbers": [1.0]}, "slope and an intercept"),
+        (("conformal", "thresholds"), [0.1, 0.2, 0.3], "conformal"),
+        (("conformal", "error_rate"), 1.5, "conformal"),
+        (("novelty", "limit"), 0.0, "novelty"),
+        (("novelty", "kept"), 1.5, "novelty"),
+        (("rule_out", "value"), 2.0, "rule_out"),
     ],
 )
 def test_impossible_values_are_named(
-    path: tuple[Any, ...], value: object, message: str, card: Card
+    path: tuple[Any, ...], value: object, message: str, full_card: Card
 ) -> None:
-    plain = json.loads(card.to_json())
+    plain = json.loads(full_card.to_json())
     reach(plain, path[:-1])[path[-1]] = value
     with pytest.raises(ModelError, match=message):
         Card.from_json(json.dumps(plain))

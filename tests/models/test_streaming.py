@@ -11,19 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidetriage.errors import ModelError, UsageError
-from slidetriage.models import Bag, BagPrediction, Bundle, GatedAttentionHead, load_bundle
+from slidetriage.models import Bag, BagPrediction, Bundle, SlideHead, load_bundle
+from slidetriage.models.heads import build_head, list_heads
 from slidetriage.models.streaming import ROWS, AttentionPool, HeadStream
 
 FEATURES = 24
+POOLS = ("mean", "max")
 
 
-def make_head() -> GatedAttentionHead:
+def make_head(kind: str = "gated_attention", *, tile_classifier: bool = True) -> SlideHead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        head = GatedAttentionHead(FEATURES, hidden=16, attention=8)
-    with torch.no_grad():
-        head.weigh.weight *= 20  # logits far apart, so that attention is anything but even
-    return head.eval()
+        sizes = {"hidden": 16, "attention": 8} if kind.endswith("attention") else {}
+        model = SlideHead(build_head(kind, FEATURES, 1, **sizes), tile_classifier=tile_classifier)
+        model.mean.normal_()
+        model.sd.uniform_(0.5, 2)
+    for name, weights in model.named_parameters():
+        if name == "head.attend.weigh.weight":  # logits far apart: attention is anything but even
+            weights.data *= 20
+    return model.eval()
 
 
 def make_bag(count: int, size: int = FEATURES, seed: int = 0) -> np.ndarray:
@@ -35,7 +41,7 @@ def cut(bag: np.ndarray, size: int) -> list[np.ndarray]:
     return [bag[start : start + size] for start in range(0, len(bag), size)]
 
 
-def stream(head: GatedAttentionHead, parts: list[np.ndarray]) -> BagPrediction:
+def stream(head: SlideHead, parts: list[np.ndarray]) -> BagPrediction:
     fed = HeadStream(head, torch.device("cpu"))
     for part in parts:
         fed.feed(part)
@@ -56,7 +62,9 @@ def test_agrees_with_the_head_on_the_whole_bag(count: int, seed: int) -> None:
     got = stream(head, [bag])
     assert got.probability == pytest.approx(float(whole.slide_logit.sigmoid()), abs=1e-6)
     np.testing.assert_allclose(got.attention, whole.attention[0], atol=1e-6)
-    np.testing.assert_allclose(got.tile_scores, whole.tile_logit[0].sigmoid(), atol=1e-6)
+    with torch.inference_mode():
+        tiles = head.tile(torch.from_numpy(bag)).sigmoid()[:, 0]
+    np.testing.assert_allclose(got.tile_scores, tiles, atol=1e-6)
     assert got.attention.dtype == got.tile_scores.dtype == np.float32
     assert got.attention.sum(dtype=np.float64) == pytest.approx(1, abs=1e-6)
 
@@ -67,6 +75,26 @@ def test_parts_of_any_size_give_the_same_bytes(count: int) -> None:
     want = as_bytes(stream(head, [bag]))
     for size in (1, 2, 7, 64, ROWS - 1, ROWS, ROWS + 1, 699):
         assert as_bytes(stream(head, cut(bag, size))) == want, size
+
+
+@pytest.mark.parametrize("kind", list_heads())
+@pytest.mark.parametrize("tile_classifier", [True, False])
+def test_every_head_streams_and_says_what_it_says_of_the_whole(
+    kind: str, tile_classifier: bool
+) -> None:
+    head, bag = make_head(kind, tile_classifier=tile_classifier), make_bag(ROWS + 44)
+    with torch.inference_mode():
+        whole = head(torch.from_numpy(bag)[None], torch.ones(1, len(bag), dtype=torch.bool))
+        plain = whole.tile_logit[0] if head.tile is None else head.tile(torch.from_numpy(bag))
+    got = stream(head, cut(bag, 100))
+    assert got.probability == pytest.approx(float(whole.slide_logit.sigmoid()), abs=1e-5)
+    np.testing.assert_allclose(got.attention, whole.attention[0], atol=1e-5)
+    np.testing.assert_allclose(got.tile_scores, plain[:, 0].sigmoid(), atol=1e-5)
+    assert got.tile_scores.std() > 1e-4
+    assert head.tile_wise is (tile_classifier or kind.endswith("attention") or kind in POOLS)
+    if head.tile_wise:
+        np.testing.assert_allclose(stream(head, [bag[:9]]).tile_scores, got.tile_scores[:9], 1e-5)
+    assert as_bytes(stream(head, [bag])) == as_bytes(got)
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,6 +177,6 @@ def test_infinite_features_are_an_error_and_other_sizes_are(bundle: Bundle) -> N
 
 def test_a_head_that_overflows_is_an_error(bundle: Bundle) -> None:
     with torch.no_grad():
-        bundle.head.embed.weight.fill_(1e38)
+        bundle.head.head.embed.weight.fill_(1e38)
     with pytest.raises(ModelError, match="impossible numbers"):
         bundle.predict_stream([np.abs(make_bag(10, 256))])

@@ -13,17 +13,22 @@ import pytest
 import torch
 from breast_idc.augment import augment, paint_blank
 from breast_idc.bag_stage import BagMaker, BagRecipe, TileFeatures
+from breast_idc.distillation import soften
 from breast_idc.measures import (
     best_threshold,
-    calibration_error,
     f1,
-    fit_temperature,
+    measures,
     sensitivity,
     threshold_for_sensitivity,
     with_intervals,
 )
-from breast_idc.tile_stage import TileClassifier, TileRecipe, unfold_normalisation
-from breast_idc.tiles import split_patients
+from breast_idc.tile_stage import (
+    TileClassifier,
+    TileRecipe,
+    score_plain,
+    unfold_normalisation,
+)
+from breast_idc.tiles import LabelledTiles, split_patients
 from sklearn.metrics import f1_score
 
 from slidetriage.models import load_bundle
@@ -76,6 +81,31 @@ def test_unfolding_keeps_the_function_and_frees_training_mode() -> None:
     np.testing.assert_allclose(model.train()(x), before, rtol=0.05, atol=0.05)
 
 
+@torch.inference_mode()
+def test_labels_are_softened_by_teachers_who_see_all_sides() -> None:
+    torch.manual_seed(0)
+    teachers = [TileClassifier(TileRecipe(), None).eval() for _ in range(2)]
+    for teacher in teachers:
+        torch.nn.init.normal_(teacher.classifier.weight)
+    images = np.random.default_rng(0).integers(0, 256, (6, 50, 50, 3), np.uint8)
+    labels = np.array([0, 1, 0, 1, 0, 1], np.float64)
+    tiles = LabelledTiles(images, labels, np.arange(6))
+    soft = soften(tiles, teachers, share=0.6, input_px=32)
+    sides = [
+        np.ascontiguousarray(np.rot90(image, quarters, (1, 2)))
+        for image in (images, images[:, :, ::-1])
+        for quarters in range(4)
+    ]
+    logits = [score_plain(teacher, side, 32) for teacher in teachers for side in sides]
+    p = 1 / (1 + np.exp(-np.mean(logits, 0)))
+    assert p.std() > 0.002
+    np.testing.assert_allclose(soft.labels, 0.4 * labels + 0.6 * p, atol=1e-5)
+    assert (labels == tiles.labels).all()
+    turned = LabelledTiles(np.rot90(images, 1, (1, 2))[:, ::-1], labels, np.arange(6))
+    again = soften(turned, teachers, share=0.6, input_px=32)
+    np.testing.assert_allclose(again.labels, soft.labels, atol=1e-4)
+
+
 def test_bags_are_of_one_patient_and_mix_as_said() -> None:
     rng = np.random.default_rng(0)
     patients, labels = np.repeat([1, 2, 3], 20), np.tile([0] * 14 + [1] * 6, 3)
@@ -106,13 +136,6 @@ def scored() -> tuple[np.ndarray, np.ndarray]:
     return logits, rng.random(20_000) < 1 / (1 + np.exp(-logits / 2))
 
 
-def test_temperature_is_found(scored: tuple[np.ndarray, np.ndarray]) -> None:
-    logits, truth = scored
-    assert fit_temperature(logits, truth) == pytest.approx(2, rel=0.05)
-    assert calibration_error(1 / (1 + np.exp(-logits / 2)), truth) < 0.015
-    assert calibration_error(1 / (1 + np.exp(-logits)), truth) > 0.05
-
-
 def test_thresholds(scored: tuple[np.ndarray, np.ndarray]) -> None:
     logits, truth = scored
     p = 1 / (1 + np.exp(-logits / 2))
@@ -130,7 +153,7 @@ def test_f1_and_intervals(scored: tuple[np.ndarray, np.ndarray]) -> None:
     p = 1 / (1 + np.exp(-logits / 2))
     assert f1(p, truth, 0.4) == pytest.approx(f1_score(truth, p >= 0.4))
     patients = np.repeat(np.arange(30), 20)
-    found = with_intervals(p, truth, patients, threshold=0.5, seed=0, rounds=50)
+    found = with_intervals(p, truth, patients, wanted=measures(0.5), seed=0, rounds=50)
     for value, low, high in found.values():
         assert low <= high
         assert low - 0.03 <= value <= high + 0.03
@@ -146,5 +169,11 @@ def test_script_makes_a_bundle_that_loads(data: Callable[[str], Path], tmp_path:
     bundle = load_bundle(out)
     found = {item["name"]: item["value"] for item in json.loads(metrics.read_text())["metrics"]}
     assert found == {metric.name: metric.value for metric in bundle.card.metrics}
-    assert set(found) >= {"tile AUC", "tile balanced accuracy", "slide AUC"}
+    assert set(found) >= {"tile AUC", "slide AUC", "slide conformal coverage", "slide ruled out"}
     assert bundle.card.training.patients == 8
+    assert bundle.card.calibration is not None
+    assert bundle.novelty is not None
+    point = bundle.card.rule_out
+    assert point is not None
+    assert point.sensitivity >= 0.99
+    assert point.value <= bundle.card.slide_threshold.value

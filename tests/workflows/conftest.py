@@ -22,6 +22,7 @@ def score_tiles(
     model_mpp: float = 1.0,
     overhang: float = 0,
     unread: np.ndarray | None = None,
+    novelty: bool = False,
 ) -> ScoredTiles:
     """Tiles on a grid as large as `probability`; NaN is no tissue, `unread` a tissue tile lost.
 
@@ -45,6 +46,7 @@ def score_tiles(
         values,
         attention / np.float32(max(np.nansum(attention), 1e-6)),
         np.where(read, tissue, np.nan).astype(np.float32),
+        np.where(read, 1 + values, np.nan).astype(np.float32) if novelty else None,
     )
 
 

@@ -99,6 +99,18 @@ def test_tiles_carry_their_measurements_and_gaps_are_seen(tiles: ScoredTiles, tm
     assert unreadable == 1
 
 
+def test_novelty_is_measured_where_the_model_knows_it(
+    scored: Callable[..., ScoredTiles], tmp_path: Path
+):
+    tiles = scored(np.array([[0.1, 0.9], [0.4, np.nan]]), novelty=True)
+    write_tiles(tmp_path / "tiles.geojson", tiles, FRAME)
+    assert check_geojson(tmp_path / "tiles.geojson") == []
+    measured = [
+        f["properties"]["measurements"] for f in load(tmp_path / "tiles.geojson")["features"]
+    ]
+    assert [np.float32(m["Novelty"]) for m in measured] == pytest.approx([1.1, 1.9, 1.4])
+
+
 def test_both_files_are_in_the_frame_of_the_bounds_unless_told(tiles: ScoredTiles, tmp_path: Path):
     found = {}
     for crop in (True, False):

@@ -124,10 +124,12 @@ def test_a_gap_has_no_value_in_any_channel(scored: Make):
 
 
 @both
-def test_the_format_is_as_specified(scored: Make, tmp_path: Path, ngff: Ngff):
+@pytest.mark.parametrize("novelty", [False, True])
+def test_the_format_is_as_specified(scored: Make, tmp_path: Path, ngff: Ngff, novelty: bool):
     path = tmp_path / "heatmap.zarr"
     provenance = {"model": "m", "bounds": [3, 4]}
-    write_heatmap(path, random_tiles(scored, 140, 40), ngff=ngff, name="n", provenance=provenance)
+    tiles = random_tiles(scored, 140, 40, novelty=novelty)
+    write_heatmap(path, tiles, ngff=ngff, name="n", provenance=provenance)
     ome_zarr_models.open_ome_zarr(path, version=ngff)
     group = zarr.open_group(path, mode="r")
     assert group.metadata.zarr_format == (3 if ngff == "0.5" else 2)
@@ -136,7 +138,13 @@ def test_the_format_is_as_specified(scored: Make, tmp_path: Path, ngff: Ngff):
     scales = image["multiscales"][0]
     assert {"name", "type", "metadata"} <= set(scales)
     assert [axis.get("unit") for axis in scales["axes"]] == [None, "micrometer", "micrometer"]
-    assert [channel["label"] for channel in image["omero"]["channels"]] == list(CHANNELS)
+    labels = list(CHANNELS) if novelty else list(CHANNELS[:3])
+    assert [channel["label"] for channel in image["omero"]["channels"]] == labels
+    finest = group["s0"][...]
+    assert finest.shape == (len(labels), 140, 40)
+    if novelty:
+        np.testing.assert_allclose(finest[3], finest[0] + 1, rtol=1e-6)
+        assert image["omero"]["channels"][3]["window"]["max"] == np.nanmax(finest[3])
     for file in path.rglob("*"):
         assert "consolidated" not in file.name
         if file.name in ("zarr.json", ".zattrs", ".zmetadata"):

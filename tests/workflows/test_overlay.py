@@ -20,7 +20,7 @@ from slidetriage.workflows.sheet import lay_out, round_down
 
 Make = Callable[..., ScoredTiles]
 PINK = (230, 170, 200)
-CAPTION = OverlayCaption("slide-1", "IDC", 0.93, 0.5, "flagged", "idc 1.0")
+CAPTION = OverlayCaption("slide-1", "IDC", 0.93, 0.5, "flag", "idc 1.0")
 
 
 def draw(path: Path, tiles: ScoredTiles, caption: OverlayCaption = CAPTION) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_slide_without_any_score_says_so(
     scored: Make, tmp_path: Path, probability: np.ndarray, lost: bool
 ):
     tiles = scored(probability, unread=np.full((3, 3), lost))
-    caption = replace(CAPTION, score=None, verdict="no tissue")
+    caption = replace(CAPTION, score=None, verdict="needs eyes")
     clean, heated = panels(tiles, draw(tmp_path / "o.png", tiles, caption))
     centre = heated[heated.shape[0] * 45 // 100 : heated.shape[0] * 55 // 100]
     assert (centre[:, 100:-100].sum(axis=2) < 120).any()  # words
@@ -135,7 +135,7 @@ def test_the_threshold_and_the_words_are_drawn(scored: Make, tmp_path: Path):
         {"slide_id": "slide-2"},
         {"score": 0.94},
         {"score": None},
-        {"verdict": "not flagged"},
+        {"verdict": "clear"},
         {"model": "idc 1.1"},
         {"class_name": "Tumor"},
     ):

@@ -110,10 +110,10 @@ def test_the_result_agrees_with_heatmap_and_geojson(published: Path) -> None:
 def test_glass_is_done_with_no_tissue_and_no_score(published: Path) -> None:
     folder = folder_of(published, "glass")
     result = json.loads((folder / "result.json").read_text())
-    assert (result["state"], result["verdict"], result["score"]) == ("DONE", "no tissue", None)
+    assert (result["state"], result["verdict"], result["score"]) == ("DONE", "needs eyes", None)
     assert orjson.loads((folder / "annotations.geojson").read_bytes())["features"] == []
     assert np.isnan(np.asarray(zarr.open_group(folder / "heatmap.zarr", mode="r")["s0"])).all()
-    assert any("no tissue" in warning for warning in result["warnings"])
+    assert any("no tissue" in reason for reason in result["reasons"])
 
 
 def test_every_slide_has_its_row(published: Path) -> None:
@@ -399,7 +399,7 @@ def test_real_breast_section(data: Find, tmp_path: Path) -> None:
     report = triage(data("slides/idc_14082.tif"), tmp_path, resources=SERIAL)
     outcome = report.rows[0].outcome
     assert isinstance(outcome, SlideResult)
-    assert outcome.verdict == "flagged"
+    assert outcome.verdict == "flag"
     labels = np.asarray(Image.open(data("slides/idc_14082_labels.png")))
     folder = folder_of(tmp_path, "idc_14082")
     heat = np.asarray(zarr.open_group(folder / "heatmap.zarr", mode="r")["s0"])[0]

@@ -9,16 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from slidetriage.models.trust import Verdict
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import SlideFailure, SlideResult
-from slidetriage.workflows.worklist import COLUMNS, Row, count, rank_rows, write_worklist
+from slidetriage.workflows.worklist import COLUMNS, Row, count, rank_rows, triage, write_worklist
 
 
-def done(name: str, score: float | None, *, gaps: bool = False) -> Row:
+def done(
+    name: str,
+    score: float | None,
+    *,
+    gaps: bool = False,
+    verdict: Verdict | None = None,
+    ruled_out: bool = False,
+) -> Row:
     result = SlideResult(
         slide_id=f"{name}-0123456789ab",
         state="DONE_WITH_GAPS" if gaps else "DONE",
-        verdict="no tissue" if score is None else "flagged",
+        verdict=verdict or ("needs eyes" if score is None else "flag"),
         score=score,
         directory=f"{name}-0123456789ab",
         regions=1,
@@ -27,6 +35,8 @@ def done(name: str, score: float | None, *, gaps: bool = False) -> Row:
         tiles=100,
         unreadable=int(gaps),
         warnings=(),
+        reasons=("why eyes",) if score is None else (),
+        ruled_out=ruled_out,
     )
     return Row(SlideRequest(Path(f"{name}.svs"), name), result)
 
@@ -54,6 +64,32 @@ def test_the_most_suspicious_comes_first_and_none_is_missing() -> None:
     assert names[:3] == ["high", "gaps", "low"]
     assert sorted(names) == sorted(row.request.name for row in ROWS)
     assert names == [row.request.name for row in rank_rows(ROWS)]
+
+
+def test_flags_come_before_what_needs_eyes_and_what_is_clear() -> None:
+    rows = [
+        done("clear", 0.05, verdict="clear"),
+        done("strange", 0.01, verdict="needs eyes"),
+        done("unsure", 0.3, verdict="needs eyes"),
+        done("flag", 0.2, verdict="flag"),
+        failed("broken", rejected=False),
+    ]
+    names = [row.request.name for row in rank_rows(rows)]
+    assert names == ["flag", "unsure", "strange", "clear", "broken"]
+
+
+def test_how_much_needs_no_look() -> None:
+    clear = done("clear", 0.01, verdict="clear", ruled_out=True)
+    assert triage([clear, done("high", 0.9), done("none", None), failed("bad", rejected=True)]) == {
+        "flag": 1,
+        "needs eyes": 1,
+        "clear": 1,
+        "ruled_out": 1,
+        "ruled_out_share": pytest.approx(1 / 3),
+        "ruled_out_tissue_share": pytest.approx(1 / 3),
+    }
+    nothing = triage([failed("bad", rejected=True)])
+    assert (nothing["ruled_out_share"], nothing["ruled_out_tissue_share"]) == (None, None)
 
 
 def test_the_sum_adds_up() -> None:

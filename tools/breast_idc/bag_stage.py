@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from breast_idc.tiles import LabelledTiles
-from slidetriage.models import GatedAttentionHead
+from slidetriage.models import SlideHead
 
 _logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TileFeatures:
 
     features: NDArray[np.float32]
     """N x views x D; view 0 is the plain tile."""
-    labels: NDArray[np.int64]
+    labels: NDArray[np.float64]
     patients: NDArray[np.int64]
 
     @classmethod
@@ -91,20 +91,18 @@ class BagMaker:
         return round(math.exp(rng.uniform(low, high)))
 
 
-def train_head(
-    head: GatedAttentionHead, tiles: TileFeatures, recipe: BagRecipe, *, seed: int
-) -> None:
+def train_head(head: SlideHead, tiles: TileFeatures, recipe: BagRecipe, *, seed: int) -> None:
     """Train the slide part of `head` in place; its tile classifier is left as it is."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     maker = BagMaker(tiles, recipe)
-    parameters = [p for name, p in head.named_parameters() if not name.startswith("tile.")]
+    parameters = list(head.head.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps)
     losses: list[float] = []
     for step in range(1, recipe.steps + 1):
         features, mask, labels = _batch(maker, recipe, rng)
-        logits = head(features, mask).slide_logit
+        logits = head(features, mask).slide_logit[:, 0]
         loss = functional.binary_cross_entropy_with_logits(logits, labels)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -150,7 +148,7 @@ class ScoredBags:
 
 @torch.inference_mode()
 def score_bags(
-    head: GatedAttentionHead, tiles: TileFeatures, recipe: BagRecipe, *, per_patient: int, seed: int
+    head: SlideHead, tiles: TileFeatures, recipe: BagRecipe, *, per_patient: int, seed: int
 ) -> ScoredBags:
     """Draw bags of every patient that can give them, `per_patient` of each kind, and score them."""
     rng = np.random.default_rng(seed)

@@ -7,39 +7,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from breast_idc import description
 from breast_idc.augment import augment
-from breast_idc.bag_stage import (
-    BagRecipe,
-    ScoredBags,
-    TileFeatures,
-    score_bags,
-    train_head,
-)
-from breast_idc.measures import (
-    best_threshold,
-    fit_temperature,
-    sensitivity,
-    specificity,
-    threshold_for_sensitivity,
-)
+from breast_idc.bag_stage import BagRecipe, TileFeatures, train_head
 from breast_idc.tile_stage import TileClassifier, TileRecipe
 from breast_idc.tiles import LabelledTiles, Split
+from breast_idc.trust_stage import (
+    SlideTrust,
+    calibrate_tiles,
+    know_the_familiar,
+    round_to_half,
+    trust_slides,
+)
 from slidetriage.models import (
     Card,
     Device,
-    EncoderCard,
-    GatedAttentionHead,
     HeadCard,
-    Metric,
+    NoveltyCard,
     OperatingPoint,
+    SlideHead,
     TileEncoder,
     TrainingCard,
     WeightsCard,
 )
+from slidetriage.models.heads import build_head
+from slidetriage.models.trust import NoveltyReference
 
 _logger = logging.getLogger(__name__)
 
@@ -64,9 +57,11 @@ class Trained:
     """The parts of a bundle, calibrated, with their operating points."""
 
     encoder: TileEncoder
-    head: GatedAttentionHead
+    head: SlideHead
     tile_threshold: OperatingPoint
-    slide_threshold: OperatingPoint
+    trust: SlideTrust
+    novelty: NoveltyReference
+    novelty_card: NoveltyCard
 
 
 def finish(
@@ -76,18 +71,30 @@ def finish(
     torch.manual_seed(plan.seed)
     round_to_half(model)
     encoder = wrap(model, plan.tile)
-    head = GatedAttentionHead(
-        encoder.feature_size, hidden=plan.bag.hidden, attention=plan.bag.attention
+    head = SlideHead(
+        build_head("gated_attention", encoder.feature_size, 1, **head_sizes(plan.bag)),
+        tile_classifier=True,
     )
+    assert head.tile is not None
     head.tile.load_state_dict(model.classifier.state_dict())
     held_out = featurise(encoder, validation, views=0, seed=plan.seed)
     tile_threshold = calibrate_tiles(head, held_out)
     _logger.info("tile threshold: %s", tile_threshold)
     fitted = featurise(encoder, train, views=plan.bag.views, seed=plan.seed)
     train_head(head, fitted, plan.bag, seed=plan.seed)
-    slide_threshold = calibrate_slides(head, held_out, plan)
-    _logger.info("slide threshold: %s", slide_threshold)
-    return Trained(encoder, head, tile_threshold, slide_threshold)
+    round_to_half(head)
+    trust = trust_slides(
+        head, held_out, plan.bag, per_patient=plan.bags_per_patient, seed=plan.seed
+    )
+    _logger.info("slide: %s", trust)
+    novelty, novelty_card = know_the_familiar(fitted, held_out)
+    _logger.info("novelty: %s", novelty_card)
+    return Trained(encoder, head, tile_threshold, trust, novelty, novelty_card)
+
+
+def head_sizes(recipe: BagRecipe) -> dict[str, object]:
+    """The arguments of the head."""
+    return {"hidden": recipe.hidden, "attention": recipe.attention}
 
 
 def wrap(model: TileClassifier, recipe: TileRecipe) -> TileEncoder:
@@ -112,46 +119,6 @@ def featurise(encoder: TileEncoder, tiles: LabelledTiles, *, views: int, seed: i
     return TileFeatures.of(tiles, found)
 
 
-def calibrate_tiles(head: GatedAttentionHead, tiles: TileFeatures) -> OperatingPoint:
-    """Fold the temperature into the tile classifier and choose the tile threshold."""
-    truth = tiles.labels == 1
-    _fold(head.tile, fit_temperature(_tile_logits(head, tiles), truth))
-    p = _sigmoid(_tile_logits(head, tiles))
-    threshold = best_threshold(p, truth)
-    return OperatingPoint(
-        value=threshold,
-        chosen="best mean of balanced accuracy and F1 over tiles of the validation patients",
-        measured_on=f"{len(np.unique(tiles.patients))} validation patients, {len(p)} tiles",
-        sensitivity=round(sensitivity(p, truth, threshold), 4),
-        specificity=round(specificity(p, truth, threshold), 4),
-    )
-
-
-def calibrate_slides(head: GatedAttentionHead, tiles: TileFeatures, plan: Plan) -> OperatingPoint:
-    """Fold the temperature into the slide classifier and choose the slide threshold."""
-    bags = score_bags(head, tiles, plan.bag, per_patient=plan.bags_per_patient, seed=plan.seed)
-    _fold(head.slide, fit_temperature(bags.logits, bags.labels))
-    round_to_half(head)
-    bags = score_bags(head, tiles, plan.bag, per_patient=plan.bags_per_patient, seed=plan.seed)
-    p = _sigmoid(bags.logits)
-    threshold = threshold_for_sensitivity(p, bags.labels, 0.95)
-    return OperatingPoint(
-        value=threshold,
-        chosen="highest with sensitivity of at least 0.95 on bags of the validation patients",
-        measured_on=describe_bags(bags, "validation"),
-        sensitivity=round(sensitivity(p, bags.labels, threshold), 4),
-        specificity=round(specificity(p, bags.labels, threshold), 4),
-    )
-
-
-def describe_bags(bags: ScoredBags, part: str) -> str:
-    """Say which bags a figure was measured on."""
-    return (
-        f"{len(bags.labels)} bags of {bags.sizes.min()} to {bags.sizes.max()} tiles from "
-        f"{len(np.unique(bags.patients))} {part} patients"
-    )
-
-
 def compose_card(trained: Trained, split: Split, train: LabelledTiles, plan: Plan) -> Card:
     """Write the card, yet without metrics and weights' hash."""
     training = TrainingCard(
@@ -161,18 +128,16 @@ def compose_card(trained: Trained, split: Split, train: LabelledTiles, plan: Pla
         tiles=len(train),
         seed=plan.seed,
         split_seed=plan.split_seed,
-        validation_patients=tuple(split.validation.tolist()),
-        test_patients=tuple(split.test.tolist()),
+        validation_patients=tuple(str(n) for n in split.validation),
+        test_patients=tuple(str(n) for n in split.test),
         tile_stage=description.describe_tile_stage(plan.tile),
         bag_stage=description.describe_bag_stage(plan.bag),
         machine=plan.machine,
     )
-    encoder: EncoderCard = trained.encoder.card
-    metrics: tuple[Metric, ...] = ()
     return Card(
-        schema_version=1,
+        schema_version=2,
         name=description.NAME,
-        version="1.0.0",
+        version="2.0.0",
         summary=description.SUMMARY,
         intended_use=description.INTENDED_USE,
         licence="Apache-2.0",
@@ -182,36 +147,18 @@ def compose_card(trained: Trained, split: Split, train: LabelledTiles, plan: Pla
         mpp=4.0,
         mpp_range=(3.5, 4.5),
         tile_px=train.images.shape[1],
-        encoder=encoder,
-        head=HeadCard("gated_attention", plan.bag.hidden, plan.bag.attention),
+        encoder=trained.encoder.card,
+        encoder_from=None,
+        stain_normaliser=None,
+        head=HeadCard("gated_attention", head_sizes(plan.bag), tile_classifier=True),
+        calibration=trained.trust.calibration,
         tile_threshold=trained.tile_threshold,
-        slide_threshold=trained.slide_threshold,
+        slide_threshold=trained.trust.threshold,
+        rule_out=trained.trust.rule_out,
+        conformal=trained.trust.conformal,
+        novelty=trained.novelty_card,
         training=training,
-        metrics=metrics,
+        metrics=(),
         limits=description.LIMITS,
         weights=WeightsCard("weights.safetensors", "0" * 64),
     )
-
-
-@torch.no_grad()
-def round_to_half(module: nn.Module) -> None:
-    """Round weights to what float16 can hold; statistics of normalisation stay exact."""
-    for parameter in module.parameters():
-        parameter.copy_(parameter.half().float())
-
-
-@torch.no_grad()
-def _fold(linear: nn.Linear, temperature: float) -> None:
-    _logger.info("temperature %.3f", temperature)
-    linear.weight.div_(temperature)
-    linear.bias.div_(temperature)
-    round_to_half(linear)
-
-
-@torch.inference_mode()
-def _tile_logits(head: GatedAttentionHead, tiles: TileFeatures) -> NDArray[np.float64]:
-    return head.tile_logit(torch.from_numpy(tiles.features[:, 0])).numpy().astype(np.float64)
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-logits))

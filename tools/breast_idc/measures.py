@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
+
+from slidetriage.models import Card
 
 Measure = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
 
@@ -24,6 +25,21 @@ def measures(threshold: float) -> dict[str, Measure]:
         "specificity": lambda p, y: specificity(p, y, threshold),
         "Brier score": lambda p, y: float(np.mean((p - y) ** 2)),
         "expected calibration error": calibration_error,
+    }
+
+
+def triage_measures(card: Card) -> dict[str, Measure]:
+    """What the verdicts of a card keep and cost."""
+    conformal, rule_out = card.conformal, card.rule_out
+    assert conformal is not None
+    assert rule_out is not None
+    return {
+        "conformal coverage": lambda p, y: float(
+            conformal.sets(p)[np.arange(len(p)), y.astype(int)].mean()
+        ),
+        "needs eyes": lambda p, y: float((conformal.sets(p).sum(1) != 1).mean()),
+        "ruled out": lambda p, y: float((p < rule_out.value).mean()),
+        "sensitivity of rule-out": lambda p, y: sensitivity(p, y, rule_out.value),
     }
 
 
@@ -60,7 +76,7 @@ def with_intervals(
     y: NDArray[np.bool_],
     patients: NDArray[np.int64],
     *,
-    threshold: float,
+    wanted: Mapping[str, Measure],
     seed: int,
     rounds: int = 1000,
 ) -> dict[str, tuple[float, float, float]]:
@@ -73,20 +89,10 @@ def with_intervals(
         if 0 < y[chosen].sum() < len(chosen):
             draws.append(chosen)
     result = {}
-    for name, measure in measures(threshold).items():
+    for name, measure in wanted.items():
         low, high = np.percentile([measure(p[d], y[d]) for d in draws], [2.5, 97.5])
         result[name] = measure(p, y), float(low), float(high)
     return result
-
-
-def fit_temperature(logits: NDArray[np.float64], y: NDArray[np.bool_]) -> float:
-    """The temperature T > 0 that minimises the log loss of sigmoid(logit / T) (Guo et al. 2017)."""
-
-    def loss(log_t: float) -> float:
-        z = logits / np.exp(log_t)
-        return float(np.mean(np.logaddexp(0, z) - y * z))
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def best_threshold(p: NDArray[np.float64], y: NDArray[np.bool_]) -> float:

@@ -41,6 +41,10 @@ class TileRecipe:
     """Share of each batch that is painted glass instead of tissue, labelled negative."""
     averaging: float = 0.99
     """Decay per step of the running average of the weights, which is what is kept."""
+    teachers: int = 3
+    """Networks trained alike from other seeds, whose opinion softens the labels."""
+    softness: float = 0.6
+    """Share of that opinion in the labels of the network that is kept."""
 
 
 class TileClassifier(nn.Module):

@@ -15,8 +15,8 @@ class LabelledTiles:
 
     images: NDArray[np.uint8]
     """N x 50 x 50 x 3, RGB at 4 um/px."""
-    labels: NDArray[np.int64]
-    """N; 1 is invasive ductal carcinoma."""
+    labels: NDArray[np.float64]
+    """N; 1 is invasive ductal carcinoma, 0 is not; between the two where softened."""
     patients: NDArray[np.int64]
     """N; patient numbers."""
 
@@ -42,7 +42,7 @@ def load_tiles(path: Path) -> LabelledTiles:
     """Read `idc_tiles.npz` (arrays `image`, `label`, `patient`)."""
     with np.load(path, allow_pickle=False) as arrays:
         return LabelledTiles(
-            arrays["image"], arrays["label"].astype(np.int64), arrays["patient"].astype(np.int64)
+            arrays["image"], arrays["label"].astype(np.float64), arrays["patient"].astype(np.int64)
         )
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bags import BagSource, FileBags, NpzBags, open_bags
     from .cohort import Cohort, Column, ExcludedRow, Target
+    from .compare_values import ComparisonFigures
+    from .comparing import compare, measure_comparison
     from .encoders import BundleEncoder, EncoderFile, FileEncoder, MadeEncoder, TileCard, TileModel
     from .extraction import FeaturesReport, extract_features
     from .feature_files import convert_features, read_features, read_header, write_features
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .matching import match_features, open_cohort_bags
     from .prediction_files import read_predictions, write_predictions
     from .predictions import Predictions, from_outcomes
+    from .registered_encoders import RegisteredEncoder
     from .report_figures import measure_report
     from .report_values import ReportFigures
     from .report_writing import evaluate
@@ -33,6 +36,7 @@ __all__ = [
     "Cohort",
     "Column",
     "ColumnNames",
+    "ComparisonFigures",
     "EncoderFile",
     "ExcludedRow",
     "Extraction",
@@ -47,6 +51,7 @@ __all__ = [
     "NpzBags",
     "Outcome",
     "Predictions",
+    "RegisteredEncoder",
     "ReportFigures",
     "SlideBag",
     "SplitColumns",
@@ -55,11 +60,13 @@ __all__ = [
     "TileCard",
     "TileModel",
     "Training",
+    "compare",
     "convert_features",
     "evaluate",
     "extract_features",
     "from_outcomes",
     "match_features",
+    "measure_comparison",
     "measure_report",
     "open_bags",
     "open_cohort_bags",
@@ -77,6 +84,8 @@ __all__ = [
 _HOME = {
     "bags": ("BagSource", "FileBags", "NpzBags", "open_bags"),
     "cohort": ("Cohort", "Column", "ExcludedRow", "Target"),
+    "compare_values": ("ComparisonFigures",),
+    "comparing": ("compare", "measure_comparison"),
     "encoders": (
         "BundleEncoder", "EncoderFile", "FileEncoder", "MadeEncoder", "TileCard", "TileModel",
     ),
@@ -89,6 +98,7 @@ _HOME = {
     "matching": ("match_features", "open_cohort_bags"),
     "prediction_files": ("read_predictions", "write_predictions"),
     "predictions": ("Predictions", "from_outcomes"),
+    "registered_encoders": ("RegisteredEncoder",),
     "report_figures": ("measure_report",),
     "report_values": ("ReportFigures",),
     "study": ("Method", "Study"),

@@ -61,11 +61,22 @@ def features(  # noqa: PLR0913 - each is an option of the command
     out: Out,
     model: Model = DEFAULT_BUNDLE,
     encoder: Annotated[
-        Path | None, typer.Option("--encoder", help="JSON card of a timm encoder, with --weights.")
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="Name or name@commit of a backbone (`slidetriage models --backbones`), or a JSON "
+            "card of a timm encoder, with --weights.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Its .safetensors file.")
     ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option(
+            "--accept-licence", help="You have read the backbone's licence, and it allows your use."
+        ),
+    ] = False,
     form: Annotated[
         str, typer.Option("--form", help="zarr, or HDF5 as of trident, clam or stamp.")
     ] = "zarr",
@@ -81,22 +92,19 @@ def features(  # noqa: PLR0913 - each is an option of the command
     json: Json = False,
 ) -> None:
     """Extract the features of slides: a file for each, and a table of what came of all."""
-    from slidetriage.errors import UsageError
     from slidetriage.workflows.resources import Resources
     from slidetriage.workflows.screens import ProgressWatcher
     from slidetriage.workflows.template import begin_imports
 
     begin_imports(engine, scheduler)
-    from .encoders import BundleEncoder, EncoderSource, FileEncoder
     from .extraction import extract_features
     from .feature_station import Extraction
+    from .registered_encoders import RegisteredEncoder, choose_encoder
     from .research_screens import print_extraction
 
-    if (encoder is None) != (weights is None):
-        raise UsageError("--encoder and --weights go together.", mend="Give both, or --model.")
-    source: EncoderSource = BundleEncoder(model)
-    if encoder is not None and weights is not None:
-        source = FileEncoder(encoder.absolute(), weights.absolute())
+    source = choose_encoder(model, encoder, weights, accept_licence=accept_licence)
+    if isinstance(source, RegisteredEncoder):
+        typer.echo(source.terms, err=True)
     settings = Settings(
         masker=tissue,
         min_tissue=min_tissue,

@@ -55,11 +55,14 @@ class TileModel:
 
     card: TileCard
     encoder: TileEncoder
+    registered: str = ""
+    """Its name in the registry, if it was opened by that."""
 
     @property
     def identity(self) -> str:
-        """Architecture, weights and transform; files of features state it."""
-        return self.encoder.identifier
+        """Name if registered, architecture, hash of the weights, transform; files state it."""
+        made_of = self.encoder.identifier
+        return f"{self.registered}:{made_of}" if self.registered else made_of
 
     def prepare(self) -> RuntimeChoice:
         """Compile the encoder and compare it with torch in float32; `encode` does it if needed."""
@@ -147,7 +150,7 @@ class FileEncoder:
 
 @dataclass(frozen=True, slots=True)
 class MadeEncoder:
-    """An encoder that a function makes, such as one of a registry by its name."""
+    """An encoder that a function makes."""
 
     make: Callable[[Device], TileEncoder]
     """Must pickle."""

@@ -25,7 +25,7 @@ from slidetriage.models.evaluation import (
     sensitivity_on_grid,
     threshold_at_sensitivity,
 )
-from slidetriage.models.evaluation.calibration import as_logits
+from slidetriage.models.trust import as_logits
 
 from .predictions import Numbers
 from .report_conformal import measure_conformal

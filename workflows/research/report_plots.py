@@ -80,24 +80,24 @@ def _draw_binary(found: BinaryFigures) -> list[Plot]:
         )  # fmt: skip
 
     return [
-        _plot("roc", "ROC curve with 95 % band; dotted: chance.", roc),
-        _plot(
+        make_plot("roc", "ROC curve with 95 % band; dotted: chance.", roc),
+        make_plot(
             "precision-recall",
             "Precision-recall curve with 95 % band; dotted: share of positives.",
             precision_recall,
         ),
-        _plot(
+        make_plot(
             "reliability",
             "Share of positives against mean score, ten bins of equal size, 95 % Wilson; "
             "the dotted line is perfect.",
             lambda axes: _draw_reliability(axes, found),
         ),
-        _plot(
+        make_plot(
             "decision",
             "Decision curve: net benefit of acting on the score, of always and of never acting.",
             lambda axes: _draw_decision(axes, found),
         ),
-        _plot(
+        make_plot(
             "scores",
             f"Scores (probability of {found.positive}) of slides of each label, as given.",
             lambda axes: _draw_scores(axes, found),
@@ -157,7 +157,7 @@ def _draw_scores(axes: Axes, found: BinaryFigures) -> None:
         axes.bar(
             [(at + 0.5) / bins for at in range(bins)],
             [count / total for count in histogram.counts],
-            width=1 / bins, label=f"{_short(histogram.name)} (n = {total})", **style,
+            width=1 / bins, label=f"{shorten(histogram.name)} (n = {total})", **style,
         )  # fmt: skip
     axes.set(xlabel="score", ylabel="share of its label's slides", xlim=(0, 1))
     axes.legend(loc="best")
@@ -174,7 +174,7 @@ def _draw_number(found: NumberFigures) -> Plot:
         )  # fmt: skip
         axes.set(xlabel="true value", ylabel="predicted value")
 
-    return _plot("number", "Predicted against true value; the dotted line is perfect.", draw)
+    return make_plot("number", "Predicted against true value; the dotted line is perfect.", draw)
 
 
 def _draw_survival(found: SurvivalFigures) -> Plot:
@@ -202,7 +202,7 @@ def _draw_survival(found: SurvivalFigures) -> Plot:
         axes.legend(loc="lower left")
 
     caption = "Kaplan-Meier curves with 95 % bands by group of risk; ticks: censored."
-    return _plot("survival", caption, draw, size=(6.2, 3.8))
+    return make_plot("survival", caption, draw, size=(6.2, 3.8))
 
 
 def _draw_forest(table: GroupTable, figures: ReportFigures) -> list[Plot]:
@@ -229,9 +229,9 @@ def _draw_forest(table: GroupTable, figures: ReportFigures) -> list[Plot]:
             axes.axvline(whole, color=_FAINT, linewidth=0.8, linestyle=":")
         axes.set_yticks(range(len(rows)))
         axes.set_yticklabels(
-            [f"{_short(r.column)}: {_short(r.group)} ({r.patients})" for r in rows]
+            [f"{shorten(r.column)}: {shorten(r.group)} ({r.patients})" for r in rows]
         )
-        axes.set(xlabel=_short(table.figure), ylim=(len(rows) - 0.4, -0.6))
+        axes.set(xlabel=shorten(table.figure), ylim=(len(rows) - 0.4, -0.6))
 
     caption = (
         f"{table.figure} in each group (patients), 95 % intervals; dotted: all together. "
@@ -241,7 +241,7 @@ def _draw_forest(table: GroupTable, figures: ReportFigures) -> list[Plot]:
     if left_out:
         caption += f" The {left_out} smallest groups stand in the table only."
     height = 0.9 + 0.22 * len(rows)
-    return [_plot(f"forest {table.figure}", caption, draw, size=(6.2, max(2.0, height)))]
+    return [make_plot(f"forest {table.figure}", caption, draw, size=(6.2, max(2.0, height)))]
 
 
 def _value_of_all(name: str, figures: ReportFigures) -> float:
@@ -263,7 +263,7 @@ def _draw_band(axes: Axes, curve: Curve) -> None:
     axes.plot(curve.x, curve.y, color=_INK, linewidth=1.4)
 
 
-def _plot(name: str, caption: str, draw: Draw, *, size: tuple[float, float] = _SIZE) -> Plot:
+def make_plot(name: str, caption: str, draw: Draw, *, size: tuple[float, float] = _SIZE) -> Plot:
     """Draw with settings of our own: a user's matplotlibrc must not change a report."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -280,7 +280,7 @@ def _plot(name: str, caption: str, draw: Draw, *, size: tuple[float, float] = _S
     return Plot(name, caption, file.getvalue())
 
 
-def _short(words: str, most: int = 28) -> str:
+def shorten(words: str, most: int = 28) -> str:
     """On one line, not too long, with a box for each character the font lacks."""
     known = get_font(findfont(_FONT)).get_charmap()
     plain = "".join(c if ord(c) in known else "□" for c in " ".join(words.split()))

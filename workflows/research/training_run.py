@@ -31,6 +31,7 @@ from .matching import match_features
 from .prediction_files import write_predictions
 from .predictions import from_outcomes
 from .study import Method, Study
+from .study_file import STUDY, make_absolute, write_study
 from .tables import ColumnNames, Excusable, read_cohort
 from .training_options import TrainingRequest
 from .trainings import Outcome
@@ -75,10 +76,12 @@ def run_request(
     UsageError
         The table, the features or the options make no sense; nothing was trained.
     """
+    request = make_absolute(request)
     study = make_study(request)
     rounds, warnings = make_rounds(request, study)
     folder = out.absolute()
     with claim_output(folder):
+        write_study(folder / STUDY, request)
         trainings = list_trainings(study, rounds, seeds=range(request.seeds), out=folder / FOLDERS)
         outcomes = run_trainings(
             trainings,

@@ -102,6 +102,11 @@ def run_training(training: Training, follow: Callable[[Epoch], None] | None = No
     return outcome
 
 
+def read_outcome(training: Training) -> Outcome | None:
+    """What `run_training` kept of exactly this training; None where there is nothing of it."""
+    return _read_outcome(training.folder / RESULT, training.key())
+
+
 def _train(
     training: Training, bags: LabelledBags, key: str, follow: Callable[[Epoch], None] | None
 ) -> tuple[Trained, Callable[[NDArray[np.int64]], NDArray[np.float64]]]:

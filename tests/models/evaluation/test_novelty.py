@@ -16,6 +16,7 @@ from slidetriage.models.evaluation import (
     novelty_threshold,
     slide_distance,
 )
+from slidetriage.models.trust import novelty_reference
 
 Features = NDArray[np.float32]
 
@@ -86,7 +87,7 @@ def test_blocks_and_half_precision_change_nothing(monkeypatch: pytest.MonkeyPatc
     reference, fresh = fit_novelty(familiar(500, 32, 0)), familiar(100, 32, 1)
     whole = reference.distance(fresh)
     assert reference.distance(fresh.astype(np.float16)) == pytest.approx(whole, rel=5e-3)
-    monkeypatch.setattr(novelty, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(novelty_reference, "_ROWS_AT_ONCE", 7)
     assert reference.distance(fresh) == pytest.approx(whole, rel=1e-5)
 
 

@@ -21,7 +21,7 @@ from slidetriage.models.evaluation import (
     rule_out,
     threshold_at_sensitivity,
 )
-from slidetriage.models.evaluation.inputs import (
+from slidetriage.models.trust.inputs import (
     as_class_probabilities,
     as_labels,
     as_names,

@@ -1,0 +1,68 @@
+"""Flag, clear, or needs eyes: what a slide's score allows to be said, and why no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slidetriage.models import Card
+from slidetriage.models.trust import Verdict
+
+NO_TISSUE = (
+    "no tissue was found that fills enough of a tile: look at the slide, check its mpp, "
+    "and try another masker with --tissue or less with --min-tissue"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and the reasons why a person must look; none where the score says enough."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    ruled_out: bool = False
+    """Whether the slide needs no look at the sensitivity that the card's rule-out keeps."""
+
+
+def judge(card: Card, score: float | None, novelty: float | None, *, missing: int) -> Judgement:
+    """What may be said of a slide.
+
+    The conformal rule of the card decides between flag, clear and needs eyes; without one the
+    slide threshold between flag and clear. What the model cannot know forces `needs eyes`: a slide
+    without tissue, one unlike those it learned from, and one it would clear without having read
+    all of it.
+
+    Parameters
+    ----------
+    score
+        The slide's calibrated probability; None where no tissue was found.
+    novelty
+        The slide's distance from what the model learned from; None where the card has no limit.
+    missing
+        Tissue tiles that could not be read.
+    """
+    if score is None:
+        return Judgement("needs eyes", (NO_TISSUE,))
+    verdict, reasons = _by_score(card, score)
+    if card.novelty is not None and novelty is not None and novelty > card.novelty.limit:
+        verdict = "needs eyes"
+        reasons.append(
+            f"it is unlike the slides the model learned from: distance {novelty:.2f}, where "
+            f"{card.novelty.kept:.0%} of familiar slides stay within {card.novelty.limit:.2f}"
+        )
+    if missing and verdict == "clear":
+        verdict = "needs eyes"
+        reasons.append("not all of its tissue was read, so it cannot be cleared")
+    below = card.rule_out is not None and score < card.rule_out.value
+    return Judgement(verdict, tuple(reasons), ruled_out=below and verdict == "clear")
+
+
+def _by_score(card: Card, score: float) -> tuple[Verdict, list[str]]:
+    if card.conformal is None:
+        return ("flag" if score >= card.slide_threshold.value else "clear"), []
+    verdict = card.conformal.triage([score])[0]
+    if verdict != "needs eyes":
+        return verdict, []
+    negative, positive = card.conformal.sets([score])[0]
+    fits = "both classes" if negative and positive else "neither class"
+    share = f"{card.conformal.error_rate:.0%}"
+    return verdict, [f"its score of {score:.3f} fits {fits} at an error rate of {share}"]
