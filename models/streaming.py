@@ -69,7 +69,7 @@ class AttentionBag:
 
     def add(self, block: Tensor, filled: int) -> None:
         """Take the first `filled` of ROWS x D features."""
-        h = torch.relu(self._head.embed(self._model.standardise(block)))  # ROWS x H
+        h = self._head.embed_tiles(self._model.standardise(block))  # ROWS x H
         logit = self._head.attend(h).squeeze(-1)  # ROWS
         self._pool.add(_copy(logit, filled), _copy(h, filled))
 

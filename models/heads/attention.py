@@ -24,10 +24,12 @@ class AttentionHead(Head):
     V and U carry biases, as in the authors' code. The tile logit is what the slide classifier says
     of a bag of this tile alone. The sizes are those of the paper's histology networks; the paper
     has no dropout in these layers. Where `dropout` is given it acts on h and on the factors of the
-    attention, as in CLAM.
+    attention, as in CLAM. With more `layers` others come before E, each twice as wide as the next
+    (`hidden` 64 and 3 layers: 256, 128, 64, the paper's network for MUSK and ELEPHANT), with ReLU
+    and dropout.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a size of the network
         self,
         features: int,
         outputs: int,
@@ -36,9 +38,17 @@ class AttentionHead(Head):
         hidden: int = 512,
         attention: int = 128,
         dropout: float = 0.0,
+        layers: int = 1,
     ) -> None:
         super().__init__(features, outputs)
-        self.embed = nn.Linear(features, check_count("hidden", hidden))
+        self.before = nn.Sequential()
+        width = features
+        for number in range(check_count("layers", layers) - 1, 0, -1):
+            wider = check_count("hidden", hidden) * 2**number
+            step = nn.Linear(width, wider), nn.ReLU(), nn.Dropout(check_dropout(dropout))
+            self.before.extend(step)
+            width = wider
+        self.embed = nn.Linear(width, check_count("hidden", hidden))
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.attend = AttentionLogits(hidden, attention, gated=gated, dropout=dropout)
         self.classify = nn.Linear(hidden, outputs)
@@ -50,10 +60,15 @@ class AttentionHead(Head):
 
     def score_bags(self, features: Tensor, mask: Tensor) -> HeadOutput:
         """Score B x N x D features."""
-        h = self.dropout(torch.relu(self.embed(features)))  # B x N x H
+        h = self.embed_tiles(features)  # B x N x H
         attention = masked_softmax(self.attend(h), mask).squeeze(1)  # B x N
         z = torch.einsum("bn,bnh->bh", attention, h)  # B x H
         return HeadOutput(self.classify(z), attention, self.classify(h), z)
+
+    def embed_tiles(self, features: Tensor) -> Tensor:
+        """... x D -> ... x H, tile by tile."""
+        h: Tensor = self.dropout(torch.relu(self.embed(self.before(features))))
+        return h
 
 
 class AttentionLogits(nn.Module):

@@ -19,23 +19,32 @@ from torch.nn import functional
 _RGB_FROM_HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 
-def augment(images: NDArray[np.uint8], input_px: int, rng: np.random.Generator) -> Tensor:
+def augment(
+    images: NDArray[np.uint8],
+    input_px: int,
+    rng: np.random.Generator,
+    *,
+    stain: bool = True,
+    elastic: float = 0.0,
+) -> Tensor:
     """Turn N x H x W x 3 uint8 tiles into randomly altered N x 3 x input_px x input_px in [0, 1].
 
     Colour first (stain, brightness, contrast, saturation), then optics (blur or sharpening),
     JPEG, noise, and last one affine resampling (quarter turns or any angle, flip, scale, shift)
-    straight to the encoder's input size.
+    straight to the encoder's input size. `stain` says whether colour is altered; `elastic` bends
+    half of the tiles by about that share of their side.
     """
     chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # N x 3 x H x W
-    x = shift_stain(x, chance)
-    x = shift_colour(x, chance)
+    if stain:
+        x = shift_stain(x, chance)
+        x = shift_colour(x, chance)
     x = change_focus(x, chance)
     x = compress(x, rng)
     noise = _uniform(len(x), 0, 0.03, chance) * _sometimes(len(x), 0.2, chance)
     x = x + noise * torch.randn(x.shape, generator=chance)
     x = cover_edge(x.clamp(0, 1), chance)
-    return resample(x, input_px, chance)
+    return resample(x, input_px, chance, elastic=elastic)
 
 
 def paint_blank(count: int, size_px: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -113,8 +122,8 @@ def cover_edge(x: Tensor, chance: torch.Generator) -> Tensor:
     return torch.where(beyond, glass, x)
 
 
-def resample(x: Tensor, input_px: int, chance: torch.Generator) -> Tensor:
-    """Turn, flip, scale and shift each tile while resizing it bilinearly to `input_px`."""
+def resample(x: Tensor, input_px: int, chance: torch.Generator, *, elastic: float = 0.0) -> Tensor:
+    """Turn, flip, scale, shift and bend each tile while resizing it bilinearly to `input_px`."""
     count = len(x)
     quarter = torch.randint(4, (count, 1, 1, 1), generator=chance) * (torch.pi / 2)
     angle = quarter + _uniform(count, 0, torch.pi / 2, chance) * _sometimes(count, 0.5, chance)
@@ -130,6 +139,12 @@ def resample(x: Tensor, input_px: int, chance: torch.Generator) -> Tensor:
     grid = functional.affine_grid(
         torch.stack(rows, 1), [count, 3, input_px, input_px], align_corners=False
     )
+    if elastic:
+        # A coarse random field, smoothed by resizing (Simard, Steinkraus and Platt, ICDAR 2003).
+        field = torch.randn((count, 2, 6, 6), generator=chance)
+        field = functional.interpolate(field, (input_px, input_px), mode="bicubic")
+        bend = 2 * elastic * _sometimes(count, 0.5, chance)
+        grid = grid + (bend * field).permute(0, 2, 3, 1)
     return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 

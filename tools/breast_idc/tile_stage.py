@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from breast_idc.augment import augment, paint_blank
+from breast_idc.pretext import learn_without_labels
 from breast_idc.tiles import LabelledTiles
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +42,14 @@ class TileRecipe:
     """Share of each batch that is painted glass instead of tissue, labelled negative."""
     averaging: float = 0.99
     """Decay per step of the running average of the weights, which is what is kept."""
+    stain: bool = True
+    """Whether colours are altered."""
+    elastic: float = 0.0
+    """By what share of its side a tile is bent."""
+    cutmix: float = 0.0
+    """Share of the batches in which a rectangle of another tile is pasted (Yun et al. 2019)."""
+    pretext_epochs: int = 0
+    """Epochs of learning without labels before (see `pretext`)."""
     teachers: int = 3
     """Networks trained alike from other seeds, whose opinion softens the labels."""
     softness: float = 0.6
@@ -84,6 +93,8 @@ def train_tiles(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
     first = rng.choice(len(tiles), min(256, len(tiles)), replace=False)
     unfold_normalisation(model, (augment(tiles.images[first], recipe.input_px, rng) - 0.5) / 0.5)
+    if recipe.pretext_epochs:
+        learn_without_labels(model.backbone, tiles.images, recipe, rng)
     average = copy.deepcopy(model)
     average.eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(_groups(model, recipe), weight_decay=recipe.weight_decay)
@@ -163,12 +174,27 @@ def _batches(
         blank = np.flatnonzero(rng.random(len(chosen)) < recipe.blank_share)
         images[blank] = paint_blank(len(blank), images.shape[1], rng)
         labels[blank] = 0
-        x = (augment(images, recipe.input_px, rng) - 0.5) / 0.5
+        kinds = {"stain": recipe.stain, "elastic": recipe.elastic}
+        x = (augment(images, recipe.input_px, rng, **kinds) - 0.5) / 0.5
         y = torch.from_numpy(labels)
+        if recipe.cutmix and rng.random() < recipe.cutmix:
+            x, y = paste_rectangle(x, y, rng)
         if recipe.mixup and rng.random() < 0.5:
             share = float(rng.beta(recipe.mixup, recipe.mixup))
             x, y = share * x + (1 - share) * x.flip(0), share * y + (1 - share) * y.flip(0)
         yield x.contiguous(memory_format=torch.channels_last), y
+
+
+def paste_rectangle(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Paste the same random rectangle of the tiles in reverse order; labels mix by its area."""
+    side = x.shape[-1]
+    height, width = (round(side * math.sqrt(share)) for share in rng.uniform(0, 1, 2))
+    top, left = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)
+    mixed = x.clone()
+    here = (..., slice(top, top + height), slice(left, left + width))
+    mixed[here] = x.flip(0)[here]
+    share = height * width / side**2
+    return mixed, (1 - share) * y + share * y.flip(0)
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def draft_card(fold: TrainedFold, origin: Origin, wording: Wording, *, folder: s
         tile_px=tiles.tile_px,
         encoder=origin.model.encoder.card,
         encoder_from=origin.reference,
-        stain_normaliser=None,  # features are extracted without one
+        stain_normaliser=origin.model.stain,
         head=HeadCard(method.head, method.arguments, tile_classifier=False),
         calibration=None,
         tile_threshold=_NOT_YET,

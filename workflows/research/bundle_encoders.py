@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slidetriage.errors import UsageError
 from slidetriage.models import Device, EncoderReference, load_bundle
 
 from .bags import MPP_TOLERANCE, find_features
-from .encoders import BundleEncoder, EncoderSource, TileCard, TileModel
+from .encoders import BundleEncoder, EncoderSource, StainedEncoder, TileCard, TileModel
 from .feature_files import read_header
 from .feature_values import FeatureHeader
 from .registered_encoders import RegisteredEncoder
@@ -28,11 +28,15 @@ class Origin:
 def open_origin(source: EncoderSource) -> Origin:
     """Load an encoder; one of the registry, or of a bundle that refers to it, is referred to."""
     device = Device("cpu")
+    if isinstance(source, StainedEncoder):
+        inner = open_origin(source.source)
+        return replace(inner, model=replace(source, source=lambda _: inner.model)(device))
     if isinstance(source, BundleEncoder):
         bundle = load_bundle(source.model, device=device)
         card = bundle.card
         tiles = TileCard(card.name, card.mpp, card.mpp_range, card.tile_px)
-        return Origin(TileModel(tiles, bundle.encoder), card.encoder_from)
+        model = TileModel(tiles, bundle.encoder, stain=card.stain_normaliser)
+        return Origin(model, card.encoder_from)
     model = source(device)
     if isinstance(source, RegisteredEncoder):
         # Features state the name as well; the bundle's reference has it in a field of its own.
@@ -47,7 +51,7 @@ def check_origin(origin: Origin, study: Study) -> None:
         raise UsageError(
             f"The features are of {stated}, but {model.card.name} is {model.identity}.",
             mend="Name the encoder that made the features, with --model or with --encoder and "
-            "--weights.",
+            "--weights, and with --stain-target where stains were normalised.",
             code="E_FEATURES_MIXED",
         )
     for header in _headers(study):

@@ -11,6 +11,8 @@ from slidetriage.workflows.json_output import print_json
 from slidetriage.workflows.options import Json, Model
 from slidetriage.workflows.settings import DEFAULT_BUNDLE
 
+from .training_options import StainMethod, StainTarget
+
 
 def calibrate(  # noqa: PLR0913 - each is an option of the command
     run: Annotated[Path, typer.Argument(help="The folder that `slidetriage train` wrote.")],
@@ -35,6 +37,8 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
             "--accept-licence", help="You have read the backbone's licence, and it allows your use."
         ),
     ] = False,
+    stain_target: StainTarget = None,
+    stain_method: StainMethod = "macenko",
     positive: Annotated[
         str | None, typer.Option("--positive", help="The class that is scored; the second.")
     ] = None,
@@ -74,11 +78,14 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     from .bundle_fitting import Wishes
     from .bundle_screen import print_bundle
     from .bundling import BundleRequest, calibrate_run
+    from .encoders import StainedEncoder, fit_stain
     from .registered_encoders import RegisteredEncoder, choose_encoder
 
     source = choose_encoder(model, encoder, weights, accept_licence=accept_licence)
     if isinstance(source, RegisteredEncoder):
         typer.echo(source.terms, err=True)
+    if stain_target is not None:
+        source = StainedEncoder(source, fit_stain(stain_method, stain_target))
     wishes = Wishes(
         calibration,  # type: ignore[arg-type]  # checked there
         sensitivity,

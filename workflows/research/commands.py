@@ -49,6 +49,8 @@ from .training_options import (
     Site,
     Slide,
     Splits,
+    StainMethod,
+    StainTarget,
     Subgroups,
     Table,
     Time,
@@ -77,6 +79,8 @@ def features(  # noqa: PLR0913 - each is an option of the command
             "--accept-licence", help="You have read the backbone's licence, and it allows your use."
         ),
     ] = False,
+    stain_target: StainTarget = None,
+    stain_method: StainMethod = "macenko",
     form: Annotated[
         str, typer.Option("--form", help="zarr, or HDF5 as of trident, clam or stamp.")
     ] = "zarr",
@@ -97,6 +101,7 @@ def features(  # noqa: PLR0913 - each is an option of the command
     from slidetriage.workflows.template import begin_imports
 
     begin_imports(engine, scheduler)
+    from .encoders import StainedEncoder, fit_stain
     from .extraction import extract_features
     from .feature_station import Extraction
     from .registered_encoders import RegisteredEncoder, choose_encoder
@@ -105,6 +110,8 @@ def features(  # noqa: PLR0913 - each is an option of the command
     source = choose_encoder(model, encoder, weights, accept_licence=accept_licence)
     if isinstance(source, RegisteredEncoder):
         typer.echo(source.terms, err=True)
+    if stain_target is not None:
+        source = StainedEncoder(source, fit_stain(stain_method, stain_target))
     settings = Settings(
         masker=tissue,
         min_tissue=min_tissue,

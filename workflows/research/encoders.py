@@ -5,20 +5,22 @@ A source travels to the workers and makes the encoder there, so it is a value th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidetriage.errors import ModelError
+from slidetriage.errors import ModelError, UsageError
 from slidetriage.models import (
     Device,
     EncoderCard,
     RuntimeChoice,
+    StainCard,
     TileEncoder,
     load_bundle,
     load_encoder,
@@ -26,6 +28,7 @@ from slidetriage.models import (
 from slidetriage.models.fields import read_fields
 
 MAX_CARD_BYTES = 2**20
+MAX_TARGET_PX = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,16 @@ class TileModel:
     encoder: TileEncoder
     registered: str = ""
     """Its name in the registry, if it was opened by that."""
+    stain: StainCard | None = None
+    """Whose colours tiles are given before they are encoded."""
 
     @property
     def identity(self) -> str:
-        """Name if registered, architecture, hash of the weights, transform; files state it."""
+        """Name if registered, architecture, hashes of weights, transform, stain; files state it."""
         made_of = self.encoder.identifier
+        if self.stain is not None:
+            told = json.dumps([self.stain.method, *self.stain.numbers]).encode()
+            made_of += f"+{self.stain.method}-{hashlib.sha256(told).hexdigest()[:16]}"
         return f"{self.registered}:{made_of}" if self.registered else made_of
 
     def prepare(self) -> RuntimeChoice:
@@ -73,6 +81,10 @@ class TileModel:
 
         Raises `ModelError` (E_MODEL_NAN) for features that are not finite.
         """
+        if self.stain is not None:
+            from slidetriage.models.foreign.stain import normaliser_of
+
+            images = normaliser_of(self.stain)(images)
         features = self.encoder.encode(images)
         if not np.isfinite(features).all():
             raise ModelError(
@@ -99,7 +111,49 @@ class BundleEncoder:
         bundle = load_bundle(self.model, device=device)
         card = bundle.card
         tiles = TileCard(card.name, card.mpp, card.mpp_range, card.tile_px)
-        return TileModel(tiles, bundle.encoder)
+        return TileModel(tiles, bundle.encoder, stain=card.stain_normaliser)
+
+
+@dataclass(frozen=True, slots=True)
+class StainedEncoder:
+    """Another encoder, whose tiles are given the colours of a target first."""
+
+    source: EncoderSource
+    stain: StainCard
+
+    def __call__(self, device: Device) -> TileModel:
+        """Make the encoder; raises `ModelError` where it normalises stains already."""
+        model = self.source(device)
+        if model.stain is not None:
+            raise ModelError(
+                f"{model.card.name} normalises stains already, by {model.stain.method}.",
+                mend="Leave --stain-target out.",
+            )
+        return replace(model, stain=self.stain)
+
+
+def fit_stain(method: str, target: Path) -> StainCard:
+    """Learn the colours of an image: one RGB tile full of well stained tissue.
+
+    Raises `UsageError` for another method, and where the image cannot be read or is mostly glass.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    from slidetriage.models.foreign.stain import fit_normaliser, stain_card
+
+    try:
+        with Image.open(target) as image:
+            if image.width * image.height > MAX_TARGET_PX:
+                raise UsageError(
+                    f"{target} is {image.width} x {image.height} px.",
+                    mend="Give one tile as the target of stains, of at most 4 megapixels.",
+                )
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"{target}: the target of stains cannot be read ({error}).", mend="Give a PNG or JPEG."
+        ) from error
+    return stain_card(fit_normaliser(method, pixels))  # type: ignore[arg-type]  # it checks
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,15 @@ Epochs = Annotated[int, typer.Option("--epochs", min=1, help="At most; it stops 
 Rate = Annotated[float, typer.Option("--rate", help="Learning rate.")]
 
 
+StainTarget = Annotated[
+    Path | None,
+    typer.Option("--stain-target", help="An image whose colours tiles are given first."),
+]
+StainMethod = Annotated[
+    str, typer.Option("--stain-method", help="macenko, vahadane or reinhard; by TIAToolbox.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
     """What a user asked to be trained."""

@@ -59,3 +59,22 @@ def test_equation_9_in_numpy(bags: list[Tensor]) -> None:
     np.testing.assert_allclose(output.embedding[0], z, rtol=1e-10)
     logit = z @ p["classify.weight"].T + p["classify.bias"]
     np.testing.assert_allclose(output.slide_logit[0], logit, rtol=1e-10)
+
+
+@torch.inference_mode()
+def test_more_layers_come_before_the_embedding(bags: list[Tensor]) -> None:
+    head = AttentionHead(6, 1, gated=True, hidden=4, attention=5, layers=3).double().eval()
+    widths = [layer.out_features for layer in head.before if isinstance(layer, nn.Linear)]
+    assert [*widths, head.embed.out_features] == [16, 8, 4]
+    inner = bags[2]
+    for layer in (head.before[0], head.before[3], head.embed):
+        inner = torch.relu(layer(inner))
+    torch.testing.assert_close(head.embed_tiles(bags[2]), inner)
+    plain = AttentionHead(4, 1, gated=True, hidden=4, attention=5).double().eval()
+    plain.load_state_dict(
+        {k: v for k, v in head.state_dict().items() if not k.startswith(("before", "embed"))}
+        | {"embed.weight": torch.eye(4), "embed.bias": torch.zeros(4)}
+    )
+    mask = torch.ones(1, 11, dtype=torch.bool)
+    whole = head(bags[2][None], mask)
+    torch.testing.assert_close(whole.slide_logit, plain(inner[None], mask).slide_logit)

@@ -13,6 +13,7 @@ import orjson
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from typer.testing import CliRunner
 
@@ -33,6 +34,7 @@ from slidetriage.workflows.research.bundle_card import Wording
 from slidetriage.workflows.research.bundle_fitting import Wishes
 from slidetriage.workflows.research.bundle_training import turn_round
 from slidetriage.workflows.research.bundling import BundleRequest, calibrate_run
+from slidetriage.workflows.research.encoders import StainedEncoder, fit_stain
 from slidetriage.workflows.research.training_options import TrainingRequest
 from slidetriage.workflows.research.training_run import run_request
 
@@ -384,8 +386,13 @@ def test_a_head_turned_round_gives_the_opposite_logits(kind: str) -> None:
 
 
 def test_features_in_files_must_be_of_the_bundles_tiles(
-    folder: Path, ask: Callable[..., TrainingRequest], scout: str, tmp_path: Path
+    folder: Path,
+    ask: Callable[..., TrainingRequest],
+    scout: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Trained by a path relative to one folder, calibrated from another."""
     facts = FeatureFacts(encoder=scout, tile_px=50, mpp=4.0)
     table = pd.read_csv(folder / "slides.csv").head(24)
     table["file"] = [f"features/{slide}.zarr" for slide in table["slide"]]
@@ -402,9 +409,11 @@ def test_features_in_files_must_be_of_the_bundles_tiles(
     for row in range(24):
         write(row, facts)
     columns = {"label": "diagnosis", "features": "file"}
-    request = ask(table=tmp_path / "slides.csv", features=None, encoder_name=None, splits=None)
+    monkeypatch.chdir(tmp_path)
+    request = ask(table=Path("slides.csv"), features=None, encoder_name=None, splits=None)
     request = replace(request, columns=columns, folds=2, epochs=12)
-    run_request(request, tmp_path / "run", SERIAL)
+    run_request(request, Path("run"), SERIAL)
+    monkeypatch.chdir("/")
     report = calibrate_run(BundleRequest(tmp_path / "run", tmp_path / "b", SCOUT))
     card = load_bundle(tmp_path / "b").card
     assert card.rule_out is None
@@ -497,6 +506,29 @@ def test_another_encoder_is_refused(
     ) as caught:
         calibrate_run(BundleRequest(tmp_path / "run", tmp_path / "b", SCOUT))
     assert caught.value.code == "E_FEATURES_MIXED"
+
+
+def test_a_bundle_normalises_stains_as_its_features_were(
+    ask: Callable[..., TrainingRequest], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).gamma(9, 20, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "target.png")
+    stained = StainedEncoder(SCOUT, fit_stain("reinhard", tmp_path / "target.png"))
+    identity = stained(Device("cpu")).identity
+    run = tmp_path / "run"
+    run_request(ask(encoder_name=identity, head="mean", arguments=()), run, SERIAL)
+    with pytest.raises(UsageError, match=r"\+reinhard-.* but breast-idc-scout is") as caught:
+        calibrate_run(BundleRequest(run, tmp_path / "b", SCOUT))
+    assert "--stain-target" in caught.value.mend
+    options = ["calibrate", str(run), "--out", str(tmp_path / "b"), "--stain-method", "reinhard"]
+    options += ["--stain-target", str(tmp_path / "target.png")]
+    made = CliRunner().invoke(app, options)
+    assert made.exit_code == 0, made.output
+    assert load_bundle(tmp_path / "b").card.stain_normaliser == stained.stain
+    # The encoder's weights lie in another file now, and stain and transform are the same.
+    again = BundleEncoder(str(tmp_path / "b"))(Device("cpu"))
+    assert again.stain == stained.stain
+    assert again.identity.rpartition("-")[2] == identity.rpartition("-")[2]
 
 
 def test_a_head_that_cannot_be_turned_round_says_so(
