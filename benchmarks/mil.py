@@ -63,9 +63,11 @@ from slidetriage.workflows.research.tables import ColumnNames, read_cohort
 from slidetriage.workflows.research.trainings import Outcome
 from slidetriage.workflows.resources import Resources
 
+# As Ilse et al. trained: a fixed number of epochs, and no bags held out to stop by.
 CLASSIC = Recipe(
-    epochs=60, batch=1, rate=5e-4, weight_decay=5e-3, patience=25, least_epochs=20, warm_up=0
+    epochs=60, batch=1, rate=5e-4, weight_decay=5e-3, patience=60, least_epochs=60, warm_up=0
 )
+CLASSIC_SIZES = {"hidden": 64, "attention": 64, "dropout": 0.5, "layers": 3}
 TCGA = Recipe(epochs=40, batch=16, rate=3e-4, weight_decay=1e-2, patience=8, tile_dropout=0.2)
 
 
@@ -142,13 +144,16 @@ def measure_classic(args: argparse.Namespace, work: Path) -> dict[str, object]:
         table = work / f"{name}.csv"
         pd.DataFrame({"slide": ids, "patient": ids, "label": labels}).to_csv(table, index=False)
         for head in args.heads or ["gated_attention", "attention"]:
-            arguments = {"hidden": 64, "attention": 64} if "attention" in head else {}
+            arguments = CLASSIC_SIZES if "attention" in head else {}
             method = Method(head=head, arguments=arguments, recipe=CLASSIC)
             cohort = read_cohort(table, ColumnNames(label="label"))
             study = Study(cohort, path, "given", method)
             runs = []
             for seed in range(args.seeds if args.seeds > 1 else 5):
-                rounds = draw_rounds(study, folds=10, seed=seed)
+                rounds = [
+                    (name, Split(rest := np.concatenate(split[:2]), rest, split.test))
+                    for name, split in draw_rounds(study, folds=10, seed=seed)
+                ]
                 trainings = list_trainings(
                     study, rounds, seeds=[seed], out=work / f"{name}-{head}-{seed}"
                 )

@@ -138,7 +138,7 @@ class Bundle:
         if self.card.novelty is not None and novelty:
             every = np.concatenate(novelty)
             distances = _spread(every, read)
-            distance = slide_distance(every, quantile=self.card.novelty.quantile)
+            distance = round(slide_distance(every, quantile=self.card.novelty.quantile), 4)
         return BagPrediction(
             probability,
             found.uncalibrated,

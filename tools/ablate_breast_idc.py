@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from breast_idc.distillation import score_all_sides
+from breast_idc.averaging import average_weights
+from breast_idc.distillation import score_all_sides, soften
 from breast_idc.measures import balanced_accuracy, best_threshold, f1
 from breast_idc.tile_stage import TileClassifier, TileRecipe, score_plain, train_tiles
 from breast_idc.tiles import LabelledTiles, load_tiles, split_patients
@@ -26,6 +27,7 @@ from train_breast_idc_scout import SPLIT_SEED
 
 from slidetriage.models.evaluation import fit_platt
 
+SOFTENED = "labels softened by three teachers"
 VARIANTS: dict[str, dict[str, object]] = {
     "as it is": {},
     "colours unaltered": {"stain": False},
@@ -37,6 +39,9 @@ VARIANTS: dict[str, dict[str, object]] = {
     "no painted glass": {"blank_share": 0.0},
     "SimSiam first": {"pretext_epochs": 3},
     "no running average": {"averaging": 0.0},
+    "weights of two averaged": {"members": 2},
+    "weights of three averaged": {"members": 3},
+    SOFTENED: {},
 }
 
 
@@ -54,12 +59,23 @@ def main() -> None:
     train, validation = tiles.of(split.train), tiles.of(split.validation)
     pretrained = arguments.data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
     for name in arguments.only:
-        recipe = dataclasses.replace(TileRecipe(epochs=arguments.epochs), **VARIANTS[name])
+        recipe = TileRecipe(epochs=arguments.epochs, members=1)
+        recipe = dataclasses.replace(recipe, **VARIANTS[name])
         begin = time.perf_counter()
-        model = train_tiles(train, recipe, pretrained, seed=0)
+        model = build(name, train, recipe, pretrained)
         figures = measure(model, validation, recipe.input_px)
         seconds = round(time.perf_counter() - begin)
         print(json.dumps({"variant": name, **figures, "seconds": seconds}), flush=True)
+
+
+def build(name: str, train: LabelledTiles, recipe: TileRecipe, pretrained: Path) -> TileClassifier:
+    """The network of a variant, from seed 0 on."""
+    if name == SOFTENED:
+        teachers = [train_tiles(train, recipe, pretrained, seed=seed) for seed in (0, 1, 2)]
+        soft = soften(train, teachers, share=0.6, input_px=recipe.input_px)
+        return train_tiles(soft, recipe, pretrained, seed=3)
+    seeds = range(recipe.members)
+    return average_weights([train_tiles(train, recipe, pretrained, seed=s) for s in seeds])
 
 
 def measure(model: TileClassifier, tiles: LabelledTiles, input_px: int) -> dict[str, float]:

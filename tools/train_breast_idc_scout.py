@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from breast_idc.averaging import average_weights
 from breast_idc.bag_stage import BagRecipe, TileFeatures, score_bags
 from breast_idc.building import Plan, compose_card, finish
-from breast_idc.distillation import soften
 from breast_idc.measures import measures, triage_measures, with_intervals
 from breast_idc.tile_stage import TileClassifier, TileRecipe, train_tiles
 from breast_idc.tiles import LabelledTiles, Split, load_tiles, split_patients
@@ -46,7 +46,7 @@ def main() -> None:
         split = Split(split.train[:8], split.validation, split.test[:6])
     train, validation, test = map(tiles.of, (split.train, split.validation, split.test))
     pretrained = arguments.data / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors"
-    model = train_student(train, pretrained, plan)
+    model = train_network(train, pretrained, plan)
     trained = finish(model, train, validation, plan)
     parts = Parts(trained.encoder.backbone, trained.head, trained.novelty)
     card = save(arguments.out, compose_card(trained, split, train, plan), parts)
@@ -73,16 +73,10 @@ def save(folder: Path, card: Card, parts: Parts) -> Card:
     )
 
 
-def train_student(train: LabelledTiles, pretrained: Path, plan: Plan) -> TileClassifier:
-    """Train the teachers, soften the labels by them, and train the network that is kept."""
-    if not plan.tile.teachers:
-        return train_tiles(train, plan.tile, pretrained, seed=plan.seed)
-    teachers = [
-        train_tiles(train, plan.tile, pretrained, seed=plan.seed + number)
-        for number in range(plan.tile.teachers)
-    ]
-    soft = soften(train, teachers, share=plan.tile.softness, input_px=plan.tile.input_px)
-    return train_tiles(soft, plan.tile, pretrained, seed=plan.seed + plan.tile.teachers)
+def train_network(train: LabelledTiles, pretrained: Path, plan: Plan) -> TileClassifier:
+    """Train the members one after the other, and average their weights."""
+    seeds = range(plan.seed, plan.seed + plan.tile.members)
+    return average_weights([train_tiles(train, plan.tile, pretrained, seed=s) for s in seeds])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,7 +97,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     tile = TileRecipe(epochs=arguments.epochs)
     bag = BagRecipe()
     if arguments.quick:
-        tile = dataclasses.replace(tile, epochs=1, input_px=32, batch=16, teachers=1)
+        tile = dataclasses.replace(tile, epochs=1, input_px=32, batch=16)
         bag = dataclasses.replace(bag, steps=5, views=1, largest=32)
     machine = f"CPU ({platform.machine()}), {arguments.threads} threads, torch {torch.__version__}"
     plan = Plan(arguments.seed, SPLIT_SEED, tile, bag, machine)

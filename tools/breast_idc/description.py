@@ -43,9 +43,11 @@ LIMITS = (
     "sections and stains other than H&E were not studied; scores there mean nothing.",
     "At 4 um/px nuclear detail is not visible; dense cellular tissue of any kind can score high.",
     "The slide score was trained and measured on bags put together from a patient's real tiles "
-    "with the share of tumour varied, not on a series of whole slides. Its threshold favours "
-    "sensitivity at a low specificity, its calibration on test patients is worse than the "
-    "tiles', and it rises with the number of false alarms on large slides.",
+    "with the share of tumour varied, half of them without any, not on a series of whole slides: "
+    "where tumour is rarer, its probability is too high. Its thresholds favour sensitivity at a "
+    "low specificity, and it rises with the number of false alarms on large slides.",
+    "The conformal rule and the limit of novelty come from some 30 patients of the same "
+    "collection: the rates they state hold for slides like those and for no others.",
 )
 
 
@@ -70,8 +72,9 @@ def describe_tile_stage(recipe: TileRecipe) -> str:
         "Fine-tuned whole with a linear classifier on single tiles: AdamW, cosine rate with "
         "warm-up, bfloat16 autocast, running average of the weights kept; augmented by stain, "
         "colour, focus, JPEG, noise, glass at the edge, rotation, flip, scale, shift, mixup, and "
-        f"painted blank tiles as negatives. {_spell(recipe)}. The logit is divided by a "
-        "temperature fitted on validation patients, folded into the classifier."
+        f"painted blank tiles as negatives. {_spell(recipe)}. The weights of {recipe.members} such "
+        "networks, of seeds that follow one another, are averaged. Platt's line, fitted on "
+        "validation patients, is folded into the classifier."
     )
 
 
@@ -82,8 +85,8 @@ def describe_bag_stage(recipe: BagRecipe) -> str:
         "one patient, the share of IDC tiles drawn log-uniformly; a negative bag holds non-IDC "
         "tiles of one patient. Tiles are drawn with replacement from the plain tile and augmented "
         "copies, with relative Gaussian noise on the features; bag sizes are log-uniform. "
-        f"{_spell(recipe)}. The logit is divided by a temperature fitted on bags of validation "
-        "patients, folded into the last layer."
+        f"{_spell(recipe)}. The probability is calibrated by Platt's line, fitted on bags of "
+        "validation patients, which the card holds."
     )
 
 

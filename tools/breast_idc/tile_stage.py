@@ -50,10 +50,8 @@ class TileRecipe:
     """Share of the batches in which a rectangle of another tile is pasted (Yun et al. 2019)."""
     pretext_epochs: int = 0
     """Epochs of learning without labels before (see `pretext`)."""
-    teachers: int = 3
-    """Networks trained alike from other seeds, whose opinion softens the labels."""
-    softness: float = 0.6
-    """Share of that opinion in the labels of the network that is kept."""
+    members: int = 2
+    """Networks trained alike from seeds that follow one another, whose weights are averaged."""
 
 
 class TileClassifier(nn.Module):

@@ -40,6 +40,7 @@ class StudyFile:
     arguments: tuple[str, ...]
     epochs: int
     rate: float
+    recipe: tuple[str, ...]
     folds: int
     splits: str | None
     shared_patients: str

@@ -68,7 +68,14 @@ KeepSites = Annotated[
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of every fold.")]
 Epochs = Annotated[int, typer.Option("--epochs", min=1, help="At most; it stops earlier.")]
 Rate = Annotated[float, typer.Option("--rate", help="Learning rate.")]
-
+RecipeParts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe",
+        help="name=value: batch, patience, weight_decay, tile_dropout, feature_noise, "
+        "mixed_precision and others; may be repeated.",
+    ),
+]
 
 StainTarget = Annotated[
     Path | None,
@@ -98,6 +105,8 @@ class TrainingRequest:
     """`name=value`, of the head."""
     epochs: int = 50
     rate: float = 2e-4
+    recipe: tuple[str, ...] = ()
+    """`name=value`, of anything else in `slidetriage.models.learning.Recipe`."""
     folds: int = 5
     splits: Path | None = None
     shared_patients: str = "refuse"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -198,7 +198,34 @@ def _target(request: TrainingRequest) -> Target:
 
 
 def _recipe(request: TrainingRequest) -> Recipe:
+    recipe = Recipe(epochs=request.epochs, rate=request.rate)
     if request.columns.get("time"):
         # The risk sets are within a batch, so a batch is as many patients as memory bears.
-        return Recipe(epochs=request.epochs, rate=request.rate, batch=256, most_tiles=1024)
-    return Recipe(epochs=request.epochs, rate=request.rate)
+        recipe = replace(recipe, batch=256, most_tiles=1024)
+    return replace(recipe, **parse_recipe(request.recipe))
+
+
+def parse_recipe(parts: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value` of a recipe, but for epochs and rate, which have options of their own."""
+    known = {each.name: each.default for each in fields(Recipe)}
+    for taken in ("epochs", "rate"):
+        del known[taken]
+    found = dict[str, Any]()
+    for text in parts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise UsageError(
+                f"{text!r} is no part of a recipe.",
+                mend=f"Write name=value; it takes {', '.join(known)}.",
+            )
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+        wanted, given = known[name], found[name]
+        fits = type(given) is type(wanted) or (type(wanted) is float and type(given) is int)
+        if not fits and not (name == "most_tiles" and given is None):
+            raise UsageError(
+                f"{text!r} is no value of {name}.", mend=f"It is {wanted!r} where nothing is said."
+            )
+    return found

@@ -181,3 +181,32 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(
     with pytest.raises(UsageError, match=message):
         run_request(request, tmp_path / "out", Resources("serial"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_has_what_was_asked_for(request_: TrainingRequest) -> None:
+    asked = ("batch=4", "patience=3", "tile_dropout=0.25", "mixed_precision=true", "clip=1")
+    recipe = make_study(replace(request_, recipe=asked)).method.recipe
+    found = (recipe.batch, recipe.patience, recipe.tile_dropout, recipe.mixed_precision)
+    assert found == (4, 3, 0.25, True)
+    assert (recipe.clip, recipe.epochs, recipe.rate) == (1, 10, 5e-3)
+    assert (
+        make_study(replace(request_, recipe=("most_tiles=null",))).method.recipe.most_tiles is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("batch", "no part of a recipe"),
+        ("epochs=3", "no part of a recipe"),
+        ("spin=3", "no part of a recipe"),
+        ("batch=many", "no value of batch"),
+        ("batch=2.5", "no value of batch"),
+        ("mixed_precision=1", "no value of mixed_precision"),
+        ("batch=0", "at least 1"),
+        ("tile_dropout=1.5", "tile_dropout must lie"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(request_: TrainingRequest, part: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_study(replace(request_, recipe=(part,)))
