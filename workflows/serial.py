@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +64,8 @@ class SerialEngine:
         self._pool = ThreadPoolExecutor(at_once + AHEAD, thread_name_prefix="station")
         self.slots = at_once + AHEAD + 1
         self._waiting: deque[tuple[Step, Future[Receipt]]] = deque()
+        self._at_work = 0
+        self._rest = threading.Condition()
 
     def load(self) -> None:
         """Load and compile the model now rather than with the first step."""
@@ -70,7 +73,7 @@ class SerialEngine:
 
     def submit(self, step: Step) -> None:
         """Begin the step as soon as a thread is free."""
-        self._waiting.append((step, self._pool.submit(self._station.perform, step)))
+        self._waiting.append((step, self._pool.submit(self._perform, step)))
 
     def next_done(self) -> tuple[Step, Receipt]:
         """Wait for the step that was submitted first."""
@@ -80,8 +83,21 @@ class SerialEngine:
     def close(self) -> None:
         """Drop what has not begun, wait for what has, and let go of the open slides."""
         self._pool.shutdown(cancel_futures=True)
+        # A thread whose start was interrupted works on, though the pool does not know it.
+        with self._rest:
+            self._rest.wait_for(lambda: self._at_work == 0)
         self._waiting.clear()
         self._station.close()
+
+    def _perform(self, step: Step) -> Receipt:
+        with self._rest:
+            self._at_work += 1
+        try:
+            return self._station.perform(step)
+        finally:
+            with self._rest:
+                self._at_work -= 1
+                self._rest.notify_all()
 
 
 _proof: type[Engine] = SerialEngine

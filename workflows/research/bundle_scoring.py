@@ -55,7 +55,8 @@ class ScoredSlides:
         """S; None without a reference."""
         if self.tile_distances is None:
             return None
-        return np.array([slide_distance(d, quantile=QUANTILE) for d in self.tile_distances])
+        found = [slide_distance(d, quantile=QUANTILE) for d in self.tile_distances]
+        return np.round(found, 4)  # as a bundle gives them
 
     def count_patients(self, among: NDArray[np.bool_] | None = None) -> int:
         """How many patients the slides, or some of them, are of."""

@@ -195,7 +195,7 @@ def test_thresholds_keep_what_they_promise_where_they_were_chosen(
     assert (found["novelty"] <= card.novelty.limit).mean() >= 0.95
     assert card.novelty.limit in found["novelty"].tolist()
     medians = [float(np.median(tiles)) for tiles in found["tile_novelty"]]
-    np.testing.assert_allclose(found["novelty"], medians, rtol=1e-6)
+    np.testing.assert_allclose(found["novelty"], medians, atol=1e-4)
     tiles = np.concatenate(found["tile_novelty"].tolist())
     assert 0.95 <= (tiles <= card.novelty.tile_limit).mean() < 0.97
 
