@@ -124,6 +124,15 @@ def measure_tcga(args: argparse.Namespace, work: Path) -> dict[str, object]:
     return found
 
 
+def without_validation(rounds: Sequence[tuple[str, Split]]) -> list[tuple[str, Split]]:
+    """Everything but the test bags is trained on, and by its own loss the last weights are kept."""
+    found = []
+    for name, split in rounds:
+        rest = np.concatenate([split.train, split.validation])
+        found.append((name, Split(rest, rest, split.test)))
+    return found
+
+
 def measure_classic(args: argparse.Namespace, work: Path) -> dict[str, object]:
     """Ten folds five times; the mean accuracy over the runs, and their sd."""
     found: dict[str, object] = {}
@@ -150,10 +159,7 @@ def measure_classic(args: argparse.Namespace, work: Path) -> dict[str, object]:
             study = Study(cohort, path, "given", method)
             runs = []
             for seed in range(args.seeds if args.seeds > 1 else 5):
-                rounds = [
-                    (name, Split(rest := np.concatenate(split[:2]), rest, split.test))
-                    for name, split in draw_rounds(study, folds=10, seed=seed)
-                ]
+                rounds = without_validation(draw_rounds(study, folds=10, seed=seed))
                 trainings = list_trainings(
                     study, rounds, seeds=[seed], out=work / f"{name}-{head}-{seed}"
                 )

@@ -11,7 +11,7 @@ from slidetriage.workflows.json_output import print_json
 from slidetriage.workflows.options import Json, Model
 from slidetriage.workflows.settings import DEFAULT_BUNDLE
 
-from .training_options import StainMethod, StainTarget
+from .training_options import AcceptLicence, StainMethod, StainTarget, Weights
 
 
 def calibrate(  # noqa: PLR0913 - each is an option of the command
@@ -28,15 +28,8 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
             "--encoder", help="Instead of a bundle's: what `slidetriage features` was given."
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Its .safetensors file.")
-    ] = None,
-    accept_licence: Annotated[
-        bool,
-        typer.Option(
-            "--accept-licence", help="You have read the backbone's licence, and it allows your use."
-        ),
-    ] = False,
+    weights: Weights = None,
+    accept_licence: AcceptLicence = False,
     stain_target: StainTarget = None,
     stain_method: StainMethod = "macenko",
     positive: Annotated[

@@ -27,6 +27,7 @@ from slidetriage.workflows.options import (
 from slidetriage.workflows.settings import DEFAULT_BUNDLE, Settings
 
 from .training_options import (
+    AcceptLicence,
     Arguments,
     Censored,
     Classes,
@@ -56,6 +57,7 @@ from .training_options import (
     Table,
     Time,
     TrainingRequest,
+    Weights,
 )
 
 
@@ -71,15 +73,8 @@ def features(  # noqa: PLR0913 - each is an option of the command
             "card of a timm encoder, with --weights.",
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Its .safetensors file.")
-    ] = None,
-    accept_licence: Annotated[
-        bool,
-        typer.Option(
-            "--accept-licence", help="You have read the backbone's licence, and it allows your use."
-        ),
-    ] = False,
+    weights: Weights = None,
+    accept_licence: AcceptLicence = False,
     stain_target: StainTarget = None,
     stain_method: StainMethod = "macenko",
     form: Annotated[

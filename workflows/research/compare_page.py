@@ -25,17 +25,9 @@ def render_comparison(figures: ComparisonFigures) -> str:
     return environment.get_template("compare.html").render(
         r=figures,
         plots=draw_comparison(figures),
-        styles=_read_styles(environment),
         rule=RULE.partition("Does worse")[0].strip(),
         value=_value,
     )
-
-
-def _read_styles(environment: Environment) -> str:
-    """The style sheet of the report, so that both pages look alike."""
-    assert environment.loader is not None  # it was just given
-    source, _, _ = environment.loader.get_source(environment, "report.html")
-    return source.partition("<style>")[2].partition("</style>")[0].strip()
 
 
 def _value(name: str, value: float) -> str:

@@ -77,6 +77,13 @@ RecipeParts = Annotated[
     ),
 ]
 
+AcceptLicence = Annotated[
+    bool,
+    typer.Option(
+        "--accept-licence", help="You have read the backbone's licence, and it allows your use."
+    ),
+]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Its .safetensors file.")]
 StainTarget = Annotated[
     Path | None,
     typer.Option("--stain-target", help="An image whose colours tiles are given first."),
