@@ -20,7 +20,15 @@ from uuid import uuid4
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Security, Worker, WorkerPlugin, as_completed, get_worker
+from distributed import (
+    Client,
+    Security,
+    SpecCluster,
+    Worker,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
 from distributed.scheduler import KilledWorker
 
 from slidetriage import __version__
@@ -124,20 +132,14 @@ class DaskEngine:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._cluster = None
         self._configured = ExitStack()
-        if address is None:
-            gpus = find_gpus() if settings.device.startswith("cuda") else ()
-            processes = plan_processes(settings.device, workers, gpus=gpus, cores=cores)
-            start_template()
-            # Until the end of the run: the nannies start workers anew by it.
-            self._configured.enter_context(
-                dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
-            )
-            with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
-                self._cluster = start_cluster(processes)
-        self._client = Client(self._cluster) if address is None else connect(address)
-        plugin = StationPlugin(settings, out, private=address is None, station=station)
-        self._run = plugin.name
         with ExitStack() as unless_joined:
+            unless_joined.callback(self._configured.close)
+            if address is None:
+                self._cluster = self._start_workers(settings, workers, cores)
+                unless_joined.callback(self._cluster.close)
+            self._client = Client(self._cluster) if address is None else connect(address)
+            plugin = StationPlugin(settings, out, private=address is None, station=station)
+            self._run = plugin.name
             unless_joined.callback(self.close)
             _register(self._client, plugin)
             unless_joined.pop_all()
@@ -147,6 +149,18 @@ class DaskEngine:
         self._suspects: deque[Step] = deque()
         self._alone: Step | None = None
         self._slots, self._asked = 0, -inf
+
+    def _start_workers(self, settings: Settings, workers: int | None, cores: int) -> SpecCluster:
+        """Workers of this machine, forked from the template."""
+        gpus = find_gpus() if settings.device.startswith("cuda") else ()
+        processes = plan_processes(settings.device, workers, gpus=gpus, cores=cores)
+        start_template()
+        # Until the end of the run: the nannies start workers anew by it.
+        self._configured.enter_context(
+            dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
+        )
+        with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
+            return start_cluster(processes)
 
     @property
     def slots(self) -> int:

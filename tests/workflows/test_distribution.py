@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 
 from slidetriage import Resources, Settings
 from slidetriage.errors import UsageError
+from slidetriage.workflows import distribution
 from slidetriage.workflows.distribution import DaskEngine
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import PlanStep, SlideFailure, SlidePlan
@@ -127,3 +129,20 @@ def test_a_running_scheduler_is_used(phantom: Path, tmp_path: Path) -> None:
         assert isinstance(receipt, SlidePlan)
         assert cluster.scheduler_info["workers"], "the cluster is left as it was"
     assert os.path.exists(tmp_path / "staging" / "0" / "features.zarr")
+
+
+@pytest.mark.parametrize("what", ["start_cluster", "_register"])
+def test_a_cluster_that_cannot_start_leaves_nothing_behind(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "distributed.worker.multiprocessing-method"
+    before, running = dask.config.get(name), len(workers())
+
+    def fail(*_: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(distribution, what, fail)
+    with pytest.raises(OSError, match="no more processes"):
+        DaskEngine(Settings(), tmp_path, workers=1)
+    assert dask.config.get(name) == before
+    assert len(workers()) == running
