@@ -7,7 +7,7 @@ JOBS ?= 2
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: install demo test test-all lint format lock clean
+.PHONY: install demo test test-all torture lint format lock clean
 
 install: $(READY)
 
@@ -26,6 +26,13 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# Hours: kills, spoilt slides, thousands of slides, batch after batch (see benchmarks/).
+torture: $(READY)
+	$(BIN)/python benchmarks/chaos.py --trials 200 --rounds 3 --doubles 20
+	$(BIN)/python benchmarks/fuzz.py --mutants 5000
+	$(BIN)/python benchmarks/load.py --slides 2000
+	$(BIN)/python benchmarks/soak.py --minutes 10
 
 lint: $(READY)
 	$(BIN)/ruff check .

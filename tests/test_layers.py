@@ -101,7 +101,7 @@ def test_tiatoolbox_is_never_imported_at_start_up() -> None:
 
 
 def test_a_slide_step_fails_in_one_place_only() -> None:
-    """`except Exception` stands in the station and nowhere else; bare `except` nowhere."""
+    """`except Exception` stands in the station and in its decoders; bare `except` nowhere."""
     broad = []
     for _, path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -113,7 +113,7 @@ def test_a_slide_step_fails_in_one_place_only() -> None:
                 )
                 if names & {"", "Exception", "BaseException"}:
                     broad.append(path.name)
-    assert broad == ["station.py"]
+    assert broad == ["serving.py", "station.py"]
 
 
 def test_modules_and_functions_stay_short() -> None:

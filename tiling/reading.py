@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,12 @@ class TilePixels:
 
 
 def read_tiles(
-    reader: SlideReader, batch: TileBatch, *, memory: NDArray[np.uint8] | None = None
+    reader: SlideReader,
+    batch: TileBatch,
+    *,
+    memory: NDArray[np.uint8] | None = None,
+    skipped: Collection[int] = (),
+    before_tile: Callable[[int], None] | None = None,
 ) -> TilePixels:
     """Read every tile of `batch` at exactly its mpp.
 
@@ -42,6 +48,10 @@ def read_tiles(
     ----------
     memory
         At least N x tile_px x tile_px x 3, of any content: the images are made there.
+    skipped
+        Indices of tiles not to be tried; they are unreadable.
+    before_tile
+        Is told the index of every tile before it is read.
     """
     grid, count = batch.tiles.grid, len(batch.tiles)
     shape = (grid.tile_px, grid.tile_px, 3)
@@ -53,6 +63,11 @@ def read_tiles(
     error = ""
     places = zip(batch.tiles.rows.tolist(), batch.tiles.columns.tolist(), strict=True)
     for index, (row, column) in enumerate(places):
+        if index in skipped:
+            images[index] = 0
+            continue
+        if before_tile is not None:
+            before_tile(index)
         box = grid.box(row, column)
         outcome = _read_tile(reader, box, images[index])
         if isinstance(outcome, PixelsUnreadable):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .driver import Resources, TriageReport, Watcher, triage
+    from .driver import Resources, TriageReport, Watcher, resume, triage, watch
 
-__all__ = ["Resources", "Settings", "TriageReport", "Watcher", "triage"]
+__all__ = ["Resources", "Settings", "TriageReport", "Watcher", "resume", "triage", "watch"]
 
 
 def __getattr__(name: str) -> object:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +17,7 @@ from slidetriage import __version__
 from slidetriage.errors import ModelError, SlideTriageError, UsageError
 
 from .json_output import print_json
+from .ledger.commands import audit_app, audit_verify, report, status, verify
 from .options import (
     Device,
     Engine,
@@ -30,7 +29,6 @@ from .options import (
     Out,
     Overlap,
     Precision,
-    Scheduler,
     Slides,
     Tissue,
     Workers,
@@ -40,14 +38,14 @@ from .research.backbone_list import models
 from .research.calibrate_command import calibrate
 from .research.commands import evaluate, features, train
 from .research.compare_command import compare
+from .run_commands import EXIT_INCOMPLETE, resume, retry, run, say, watching
 from .settings import DEFAULT_BUNDLE, RESEARCH_USE, Settings
 from .template import begin_imports
 
 if TYPE_CHECKING:
     # Loading these takes seconds, which `--help` need not wait for.
-    from .driver import TriageReport, Watcher
+    pass
 
-EXIT_INCOMPLETE = 3
 EXIT_USAGE = 2
 EXIT_OUTPUT = 74
 EXIT_LOCKED = 75
@@ -78,13 +76,24 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except SlideTriageError as error:
-        typer.echo(f"slidetriage: {error.code}: {error}", err=True)
+        typer.echo(f"slidetriage: {error.code}: {_tellable(str(error))}", err=True)
         code = exit_code(error)
     except (KeyboardInterrupt, click.Abort):
         code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:
         typer.echo("slidetriage: interrupted; finished slides are kept.", err=True)
     sys.exit(code)
+
+
+def _tellable(text: str) -> str:
+    """The text of an error, without the names in the command where none may be told."""
+    if "--deidentify" not in sys.argv:
+        return text
+    from .privacy import Redactor
+
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    terms = {part for word in words for part in (word, *Path(word).parts, Path(word).stem)}
+    return Redactor((), Settings(deidentify=True), terms=terms - {"run"}).redact(text)
 
 
 def exit_code(error: SlideTriageError) -> int:
@@ -103,58 +112,6 @@ def _version(
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-@app.command()
-def run(  # noqa: PLR0913 - each is an option of the command
-    slides: Slides,
-    out: Out,
-    model: Model = DEFAULT_BUNDLE,
-    mpp: Mpp = None,
-    engine: Engine = "dask",
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    tissue: Tissue = "slidetriage",
-    min_tissue: MinTissue = 0.25,
-    overlap: Overlap = 0.0,
-    max_unreadable: Annotated[
-        float, typer.Option("--max-unreadable", help="Share of tiles that may be unreadable.")
-    ] = 0.001,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    ngff: Annotated[
-        str, typer.Option("--ngff", help="OME-Zarr version: 0.5, or 0.4 for QuPath.")
-    ] = "0.5",
-    gz: Annotated[bool, typer.Option("--gz", help="Write .geojson.gz.")] = False,
-    qupath_no_crop: Annotated[
-        bool, typer.Option("--qupath-no-crop", help="GeoJSON for images opened with --no-crop.")
-    ] = False,
-    keep_features: KeepFeatures = False,
-    json: Json = False,
-) -> None:
-    """Triage slides and write a folder for each, with a worklist beside them."""
-    begin_imports(engine, scheduler)
-    settings = Settings(
-        model=model,
-        masker=tissue,
-        min_tissue=min_tissue,
-        overlap=overlap,
-        max_unreadable=max_unreadable,
-        device=choose_device(device),
-        precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
-        ngff=ngff,  # type: ignore[arg-type]  # checked by Settings
-        compress_geojson=gz,
-        crop_to_bounds=not qupath_no_crop,
-        keep_features=keep_features,
-    )
-    from .driver import Resources, triage
-
-    resources = Resources(engine, workers, scheduler)  # type: ignore[arg-type]  # checked there
-    with _watching() as watcher:
-        report = triage(
-            slides, out, settings=settings, mpp=mpp, resources=resources, watcher=watcher
-        )
-    _say(report, json=json)
 
 
 @app.command()
@@ -252,39 +209,23 @@ def demo(
     from .driver import Resources
 
     resources = Resources(engine, workers)  # type: ignore[arg-type]  # checked there
-    with _watching() as watcher:
+    with watching() as watcher:
         outcome = run_demo(out, resources, watcher)
     if json:
         print_json(outcome.record())
     else:
-        _say(outcome.report, json=False)
+        say(outcome.report, json=False)
         typer.echo(outcome.sentence())
 
 
-@contextmanager
-def _watching() -> Iterator[Watcher]:
-    from .screens import ProgressWatcher
-
-    with ProgressWatcher() as watcher:
-        yield watcher
-
-
-def _say(report: TriageReport, *, json: bool) -> None:
-    """Print what became of the run; exit 3 where some slides were not done."""
-    if json:
-        from .worklist import as_records
-
-        print_json(
-            {"out": str(report.out), "summary": report.counts, "slides": as_records(report.rows)}
-        )
-    else:
-        from .screens import print_report
-
-        print_report(report)
-    if not report.complete:
-        raise typer.Exit(EXIT_INCOMPLETE)
-
-
+app.command()(run)
+app.command()(resume)
+app.command()(retry)
+app.command()(status)
+app.command()(verify)
+app.command()(report)
+audit_app.command("verify")(audit_verify)
+app.add_typer(audit_app, name="audit")
 app.command()(features)
 app.command()(train)
 app.command()(calibrate)

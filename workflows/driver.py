@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slidetriage.errors import UsageError
 from slidetriage.models import load_bundle
 from slidetriage.tiling import check_masker
 
-from .jobs import Run, Silent, Watcher
+from .asked import Asked, recall, remember
+from .book import Book, open_book
+from .jobs import More, Run, Silent, Watcher
+from .ledger import write_report
+from .ledger.events import How
+from .privacy import Redactor, redacted_logs
 from .publishing import claim_output
 from .resources import Resources, open_engine
 from .settings import Settings
-from .sources import find_requests
+from .sources import SlideRequest, find_requests
+from .watching import Newcomers
 from .worklist import Row, count, rank_rows, write_worklist
 
-__all__ = ["Resources", "TriageReport", "Watcher", "triage"]
+__all__ = ["Resources", "TriageReport", "Watcher", "resume", "triage", "watch"]
 
 
 @dataclass(frozen=True, slots=True)
 class TriageReport:
-    """What became of every slide of a run, in the order of the worklist."""
+    """What became of every slide ever asked for in a folder, in the order of the worklist."""
 
     out: Path
     rows: tuple[Row, ...]
+    settings: Settings
+    """Of the run that wrote the worklist."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -49,6 +58,9 @@ def triage(
 ) -> TriageReport:
     """Triage slides and publish a folder for each, with a worklist beside them.
 
+    What a former run into the same folder did is kept where it still stands: a result whose files
+    verify, or a rejection, of a slide that was not touched since, by the same model and settings.
+
     Parameters
     ----------
     slides
@@ -71,18 +83,125 @@ def triage(
     OutputError
         Results cannot be written; slides that were finished stay.
     """
-    settings = settings or Settings()
-    sources = [slides] if isinstance(slides, str | Path) else list(slides)
-    requests = find_requests(sources, mpp=mpp)
+    requests = find_requests(_as_list(slides), mpp=mpp)
+    asked = Asked(settings or Settings(), resources or Resources())
+    return _run(Path(out), asked, watcher, lambda _: requests)
+
+
+def watch(  # noqa: PLR0913 - as `triage`, and when to look and to stop
+    folders: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    settings: Settings | None = None,
+    mpp: float | None = None,
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+    every_s: float = 10.0,
+    until: Callable[[], bool] = lambda: False,
+) -> TriageReport:
+    """Triage the slides in folders, and those that come, until told to stop.
+
+    A file is taken once its size and times have stayed for two looks, `every_s` seconds apart; one
+    that changes while it is read fails as E_UNSTABLE and is taken again when it has settled.
+
+    Parameters
+    ----------
+    folders
+        Folders that exist, searched with their sub-folders.
+    out, settings, mpp, resources, watcher
+        As for `triage`.
+    every_s
+        Seconds between two looks.
+    until
+        Says whether to stop; asked at every look. An interrupt stops as well.
+    """
+    newcomers = Newcomers(_as_list(folders), mpp=mpp, every_s=every_s, until=until)
+    asked = Asked(settings or Settings(), resources or Resources())
+    return _run(Path(out), asked, watcher, lambda _: [], newcomers=newcomers)
+
+
+def resume(
+    out: str | Path,
+    *,
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+    codes: Collection[str] = (),
+) -> TriageReport:
+    """Go on with every slide ever asked for in a folder, as the last run was asked.
+
+    Parameters
+    ----------
+    out
+        Folder of a former run.
+    resources
+        Where it is computed; as in the last run if not given.
+    codes
+        Slides that ended with one of these codes are tried again though nothing has changed.
+
+    Raises
+    ------
+    UsageError
+        No run has begun there, or no slide ended with such a code.
+    """
+    folder = Path(out)
+    asked = recall(folder)
+    if resources is not None:
+        asked = Asked(asked.settings, resources)
+
+    def choose(book: Book) -> list[SlideRequest]:
+        if codes and not book.forget(codes):
+            raise UsageError(
+                f"{out}: no slide ended with {' or '.join(sorted(codes))}.",
+                mend="`slidetriage status` lists the codes.",
+            )
+        return book.requests
+
+    return _run(folder, asked, watcher, choose)
+
+
+def _run(
+    out: Path,
+    asked: Asked,
+    watcher: Watcher | None,
+    choose: Callable[[Book], list[SlideRequest]],
+    *,
+    newcomers: Newcomers | None = None,
+) -> TriageReport:
+    """Own the folder, do what is not done, and leave worklist, log and report behind."""
+    settings, folder = asked.settings, out.absolute()
     check_masker(settings.masker)
-    load_bundle(settings.model)  # a model that cannot be loaded is said before anything starts
-    folder = Path(out).absolute()
-    with claim_output(folder) as staging:
-        run = Run(requests, staging, watcher or Silent(), settings)
+    model = load_bundle(settings.model).identity  # said before anything starts if it cannot be
+    with (
+        claim_output(folder) as staging,
+        open_book(folder, model, settings) as book,
+    ):
+        entered = book.enter(choose(book))
+        remember(folder, asked)
+        book.begin(len(entered))
+        left = [request for request in entered if book.keep(request) is None]
+        run = Run(left, staging, watcher or Silent(), settings, book)
+        more: More | None = None
+        if newcomers is not None:
+            more = newcomers.bind(book)
+        how: How = "failed"
         try:
-            with open_engine(resources or Resources(), settings, folder) as engine:
-                run.drive(engine)
+            if left or more is not None:
+                with (
+                    redacted_logs(Redactor(entered, settings)),
+                    open_engine(asked.resources, settings, folder) as engine,
+                ):
+                    run.drive(engine, more)
+            how = "complete"
+        except KeyboardInterrupt:
+            how = "interrupted"
+            raise
         finally:
-            rows = tuple(rank_rows(run.rows()))
-            write_worklist(folder, rows)
-    return TriageReport(folder, rows)
+            rows = tuple(rank_rows(book.rows()))
+            write_worklist(folder, rows, settings=settings)
+            book.end(how, rows)
+            write_report(folder)
+    return TriageReport(folder, rows, settings)
+
+
+def _as_list(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from slidetriage.errors import PixelsUnreadable
 from slidetriage.models import BagPrediction, Bundle
-from slidetriage.wsi import hash_slide
+from slidetriage.wsi import file_signatures
 
+from .decoding import Decoder
 from .features import FEATURES, iterate_features, read_coverage
 from .geojson import GeoJsonFrame, write_annotations, write_tiles
 from .heatmap import write_heatmap
@@ -41,7 +42,9 @@ class Findings:
     runtimes: tuple[str, ...]
 
 
-def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path) -> SlideResult:
+def finish_slide(
+    step: FinishStep, bundle: Bundle, settings: Settings, out: Path, decoder: Decoder
+) -> SlideResult:
     """Score the slide, write its folder, and publish it in `out` by one rename.
 
     Raises
@@ -60,7 +63,7 @@ def finish_slide(step: FinishStep, bundle: Bundle, settings: Settings, out: Path
     scored, found = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
     regions = find_regions(scored, bundle.card.tile_threshold.value)
     result = summarise(plan, scored, found, regions, bundle)
-    check_unchanged(plan)
+    check_unchanged(plan, decoder)
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir()
@@ -85,9 +88,16 @@ def check_gaps(plan: SlidePlan, read: NDArray[np.bool_], settings: Settings, err
         )
 
 
-def check_unchanged(plan: SlidePlan) -> None:
-    """Raise `PixelsUnreadable` (E_UNSTABLE) where the slide is not what was planned."""
-    if hash_slide(plan.slide.files) != plan.sha256:
+def check_unchanged(plan: SlidePlan, decoder: Decoder) -> None:
+    """Raise `PixelsUnreadable` (E_UNSTABLE) where the slide is not what was planned.
+
+    It is read through again only where one of its files was touched.
+    """
+    try:
+        touched = file_signatures(plan.slide.files) != plan.signatures
+    except OSError:
+        touched = True
+    if touched and decoder.hash(plan.slide) != plan.sha256:
         raise PixelsUnreadable(
             f"{plan.slide.path.name}: the file changed while it was read.",
             mend="Wait until it is written completely, then run again.",

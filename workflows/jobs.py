@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from slidetriage.tiling import split_batches
 
 from .serial import Engine
 from .settings import Settings
-from .sources import SlideRequest
+from .sources import SlideRequest, display_name
 from .steps import (
     BatchReceipt,
     EncodeStep,
@@ -25,7 +26,7 @@ from .steps import (
     SlideResult,
     Step,
 )
-from .worklist import PENDING_CODE, Row
+from .worklist import PENDING, Row
 
 
 class Watcher(Protocol):
@@ -48,6 +49,29 @@ class Watcher(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """Takes down what becomes of each slide; a `Book` keeps it."""
+
+    def opens(self, request: SlideRequest) -> None:
+        """A slide is looked at; that costs little, and is done ahead of time."""
+        ...
+
+    def begins(self, request: SlideRequest) -> None:
+        """Its tiles are read from now on."""
+        ...
+
+    def ends(
+        self, request: SlideRequest, outcome: SlideResult | SlideFailure, plan: SlidePlan | None
+    ) -> SlideResult | SlideFailure:
+        """A slide has its outcome; returned as it may be shown."""
+        ...
+
+
+More = Callable[[bool], list[SlideRequest] | None]
+"""Slides that came while the run lasts; None where none will come any more. Where all others are
+done, which its argument says, it may wait a little for some."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One slide on its way through the run."""
@@ -55,6 +79,7 @@ class Job:
     request: SlideRequest
     staging: Path
     plan: SlidePlan | None = None
+    begun: bool = False
     batches_left: int = 0
     error: str = ""
     runtimes: set[str] = field(default_factory=set)
@@ -67,36 +92,63 @@ class Run:
     """Decides which step comes next; does no work itself."""
 
     def __init__(
-        self, requests: list[SlideRequest], staging: Path, watcher: Watcher, settings: Settings
+        self,
+        requests: list[SlideRequest],
+        staging: Path,
+        watcher: Watcher,
+        settings: Settings,
+        notes: Notes | None = None,
     ) -> None:
         self._settings = settings
         self._watcher = watcher
-        self._jobs = [
-            Job(request, staging / f"{number:06d}") for number, request in enumerate(requests)
-        ]
+        self._staging = staging
+        self._notes = notes or Unwritten()
+        self._jobs: list[Job] = []
         self._owner: dict[int, Job] = {}
         self._by_directory: dict[str, Job] = {}
-        # The largest first: one that begins last keeps a single worker busy at the end.
-        self._unplanned = deque(sorted(self._jobs, key=lambda job: -file_size(job.request.path)))
+        self._unplanned: deque[Job] = deque()
         self._planning = 0
         self._ready: deque[tuple[Job, Step]] = deque()
+        self._take_on(requests)
+
+    def _take_on(self, requests: list[SlideRequest]) -> None:
+        """Slides to be done after those that were asked for before.
+
+        The most urgent first, and of these the largest: one that begins last keeps a single worker
+        busy at the end.
+        """
+        first = len(self._jobs)
+        jobs = [
+            Job(request, self._staging / f"{number:06d}")
+            for number, request in enumerate(requests, start=first)
+        ]
+        self._jobs.extend(jobs)
+        jobs.sort(key=lambda job: (-job.request.priority, -file_size(job.request.path)))
+        self._unplanned.extend(jobs)
 
     def rows(self) -> list[Row]:
         """A row for every slide given, also for those that the run never reached."""
-        why = "The run ended before this slide was done. Run again to go on."
-        pending = SlideFailure("plan", PENDING_CODE, why, rejected=False)
-        return [Row(job.request, job.outcome or pending) for job in self._jobs]
+        return [Row(job.request, job.outcome or PENDING) for job in self._jobs]
 
-    def drive(self, engine: Engine) -> None:
-        """Keep the engine's slots full until every slide has its outcome."""
+    def drive(self, engine: Engine, more: More | None = None) -> None:
+        """Keep the engine's slots full until every slide has its outcome, and no more come."""
         self._watcher.started(len(self._jobs))
         in_flight = 0
         while True:
+            if more is not None:
+                came = more(in_flight == 0 and not self._unplanned)
+                if came is None:
+                    more = None
+                elif came:
+                    self._take_on(came)
+                    self._watcher.started(len(self._jobs))
             while in_flight < engine.slots and (step := self._next_step(engine.slots)) is not None:
                 engine.submit(step)
                 in_flight += 1
             if in_flight == 0:
-                return
+                if more is None:
+                    return
+                continue
             step, receipt = engine.next_done()
             in_flight -= 1
             self._planning -= isinstance(step, PlanStep)
@@ -109,12 +161,16 @@ class Run:
         while self._ready:
             job, step = self._ready.popleft()
             if job.outcome is None:
+                if not job.begun:
+                    job.begun = True
+                    self._notes.begins(job.request)
                 return self._owned(job, step)
         return self._plan_next() if self._unplanned else None
 
     def _plan_next(self) -> Step:
         job = self._unplanned.popleft()
         self._planning += 1
+        self._notes.opens(job.request)
         return self._owned(job, PlanStep(job.request, job.staging))
 
     def _owned(self, job: Job, step: Step) -> Step:
@@ -148,7 +204,7 @@ class Run:
         batches = list(split_batches(plan.slide, plan.tiles, self._settings.batch_tiles))
         job.batches_left = len(batches)
         self._ready.extend(
-            (job, EncodeStep(plan.slide_id, batch, job.staging)) for batch in batches
+            (job, EncodeStep(plan.slide_id, batch, job.staging, plan.sha256)) for batch in batches
         )
         self._finish_if_read(job)
 
@@ -161,9 +217,11 @@ class Run:
         return FinishStep(plan, job.staging, job.error, tuple(sorted(job.runtimes)))
 
     def _end(self, job: Job, outcome: SlideResult | SlideFailure) -> None:
-        job.outcome = outcome
+        job.outcome = outcome = self._notes.ends(job.request, outcome, job.plan)
+        job.plan = None  # a batch of thousands must not hold the tiles of each
         shutil.rmtree(job.staging, ignore_errors=True)
-        self._watcher.ended(Row(job.request, outcome))
+        shown = replace(job.request, name=display_name(job.request, self._settings))
+        self._watcher.ended(Row(shown, outcome))
         if isinstance(outcome, SlideFailure) and outcome.code == OutputError.code:
             raise OutputError(outcome.message, mend="Free space or mend the disk, then run again.")
         for twin in job.twins:
@@ -177,6 +235,23 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+class Unwritten:
+    """Takes nothing down."""
+
+    def opens(self, request: SlideRequest) -> None:
+        """Do nothing."""
+
+    def begins(self, request: SlideRequest) -> None:
+        """Do nothing."""
+
+    def ends(
+        self, request: SlideRequest, outcome: SlideResult | SlideFailure, plan: SlidePlan | None
+    ) -> SlideResult | SlideFailure:
+        """Do nothing."""
+        del request, plan
+        return outcome
 
 
 class Silent:
@@ -195,4 +270,4 @@ class Silent:
         """Do nothing."""
 
 
-_proof: type[Watcher] = Silent
+_proof: tuple[type[Watcher], type[Notes]] = (Silent, Unwritten)

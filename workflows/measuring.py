@@ -6,6 +6,7 @@ import hashlib
 import os
 import resource
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from slidetriage.errors import SlideTriageError
 from slidetriage.models import Bundle
-from slidetriage.tiling import Tiles, check_masker, read_tiles, split_batches
-from slidetriage.wsi import Slide, SlideReader, open_reader
+from slidetriage.tiling import Tiles, check_masker, split_batches
+from slidetriage.wsi import Slide
 
+from .decoding import Decoder
 from .estimate import (
     CLUSTER_S,
     Machine,
@@ -29,13 +31,13 @@ from .estimate import (
     finish_seconds,
     result_bytes,
 )
-from .planning import open_request, survey_slide
-from .processes import find_gpus, plan_processes
+from .processes import Process, find_gpus, plan_processes
 from .serial import AHEAD
 from .settings import Settings
 from .sources import SlideRequest, find_requests
 from .station import Station
 from .steps import SlideFailure
+from .surveying import TilesWanted
 
 Follow = Callable[[list[SlideRequest]], Iterable[SlideRequest]]
 """Hands on the slides one by one, and may show how many are done."""
@@ -84,7 +86,23 @@ def estimate_run(
     gpus = find_gpus() if settings.device != "cpu" else ()
     processes = plan_processes(settings.device, workers, gpus=gpus)
     driver_bytes = resident_bytes()
-    bundle, ready_s = load_model(settings)
+    with closing(Station(settings, Path())) as station:
+        return _estimate(
+            station, requests, processes, boot_s=boot_s, driver_bytes=driver_bytes, follow=follow
+        )
+
+
+def _estimate(
+    station: Station,
+    requests: list[SlideRequest],
+    processes: tuple[Process, ...],
+    *,
+    boot_s: float,
+    driver_bytes: int,
+    follow: Follow,
+) -> RunEstimate:
+    settings = station.settings
+    bundle, ready_s = load_model(station)
     machine = Machine(
         workers=len(processes),
         steps_at_once=processes[0].threads,
@@ -96,7 +114,7 @@ def estimate_run(
         worker_bytes=resident_bytes(),
         driver_bytes=driver_bytes,
     )
-    surveyor = Surveyor(bundle, settings, machine)
+    surveyor = Surveyor(bundle, settings, machine, station.decoder)
     return RunEstimate(
         bundle.card, settings, machine, tuple(surveyor.look(each) for each in follow(requests))
     )
@@ -114,12 +132,11 @@ def process_age_s() -> float:
     return float(Path("/proc/uptime").read_text().split()[0]) - started
 
 
-def load_model(settings: Settings) -> tuple[Bundle, float]:
+def load_model(station: Station) -> tuple[Bundle, float]:
     """The model as a worker has it, ready to encode, and the seconds that took."""
     start = perf_counter()
-    bundle = Station(settings, Path()).bundle
-    bundle.prepare()
-    return bundle, perf_counter() - start
+    station.load()
+    return station.bundle, perf_counter() - start
 
 
 def measure_network(bundle: Bundle, batch_tiles: int) -> float:
@@ -136,7 +153,7 @@ def measure_network(bundle: Bundle, batch_tiles: int) -> float:
     return batch_tiles / median(took)
 
 
-def measure_reading(reader: SlideReader, tiles: Tiles) -> tuple[float, bool]:
+def measure_reading(decoder: Decoder, slide: Slide, tiles: Tiles) -> tuple[float, bool]:
     """Tiles per second that one thread reads from the middle of the slide's tissue.
 
     The flag says whether the sample was as large as is wanted.
@@ -145,11 +162,11 @@ def measure_reading(reader: SlideReader, tiles: Tiles) -> tuple[float, bool]:
     sample = tiles[first : first + SAMPLE_TILES]
     if len(sample) < SAMPLE_TILES:
         sample = tiles[max(0, len(tiles) - SAMPLE_TILES) :]
-    pieces = split_batches(reader.slide, sample, PIECE_TILES)
+    pieces = split_batches(slide, sample, PIECE_TILES)
     done, took = 0, 0.0
     for piece in pieces:
         start = perf_counter()
-        read_tiles(reader, piece)
+        decoder.read(piece, None)
         took += perf_counter() - start
         done += len(piece.tiles)
         if took > SAMPLE_S:
@@ -176,10 +193,14 @@ def picture_entropy(picture: NDArray[np.uint8]) -> float:
 class Surveyor:
     """Looks at slides one after the other; slides alike in format and levels read alike."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, machine: Machine) -> None:
+    def __init__(
+        self, bundle: Bundle, settings: Settings, machine: Machine, decoder: Decoder
+    ) -> None:
         self._bundle = bundle
         self._settings = settings
         self._machine = machine
+        self._decoder = decoder
+        self._needs = TilesWanted.of(bundle.card)
         self._hash_bytes_s = measure_hashing()
         self._reading: dict[object, float] = {}
 
@@ -195,13 +216,12 @@ class Surveyor:
 
     def _look(self, request: SlideRequest) -> SlideEstimate:
         start = perf_counter()
-        slide = open_request(request, self._bundle.card)
-        survey = survey_slide(slide, self._bundle.card, self._settings)
+        slide = self._decoder.open(request, self._needs)
+        survey = self._decoder.survey(slide, None, self._needs)
         plan_s = perf_counter() - start
         count = len(survey.tiles)
         reading = self._reading_tiles_s(slide, survey.tiles) if count else None
         batches = -(-count // self._settings.batch_tiles)
-        # Its content is hashed when it is planned and again before it is published.
         hash_s = sum(path.stat().st_size for path in slide.files) / self._hash_bytes_s
         features = feature_bytes(count, self._bundle.encoder.feature_size)
         published = result_bytes(count, picture_entropy(survey.picture))
@@ -213,7 +233,7 @@ class Surveyor:
             reading_tiles_s=reading,
             plan_s=plan_s + hash_s,
             encode_s=count / self._machine.tiles_s(reading, batches) if reading else 0.0,
-            finish_s=finish_seconds(count) + hash_s,
+            finish_s=finish_seconds(count),
             thumbnail_px=survey.thumbnail_px,
             result_bytes=published + (features if self._settings.keep_features else 0),
             staging_bytes=features + survey.picture.nbytes + published,
@@ -225,12 +245,8 @@ class Surveyor:
         known = self._reading.get(kind)
         if known is not None:
             return known
-        reader = open_reader(slide)
-        try:
-            read_tiles(reader, next(split_batches(slide, tiles[:1], 1)))  # opens the file
-            speed, enough = measure_reading(reader, tiles)
-        finally:
-            reader.close()
+        self._decoder.read(next(split_batches(slide, tiles[:1], 1)), None)  # opens the file
+        speed, enough = measure_reading(self._decoder, slide, tiles)
         if enough:
             self._reading[kind] = speed
         return speed

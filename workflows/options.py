@@ -48,6 +48,10 @@ Precision = Annotated[
 KeepFeatures = Annotated[
     bool, typer.Option("--keep-features", help="Publish features.zarr with each slide.")
 ]
+Deidentify = Annotated[
+    bool,
+    typer.Option("--deidentify", help="Tell no file's name: slides get ids and row numbers."),
+]
 
 
 def choose_device(wanted: str) -> str:

@@ -81,7 +81,8 @@ class SerialEngine:
         return step, receipt.result()
 
     def close(self) -> None:
-        """Drop what has not begun, wait for what has, and let go of the open slides."""
+        """Drop what has not begun, end what reads, wait for the rest, and let go of the slides."""
+        self._station.stop()
         self._pool.shutdown(cancel_futures=True)
         # A thread whose start was interrupted works on, though the pool does not know it.
         with self._rest:

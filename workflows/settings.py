@@ -46,6 +46,10 @@ class Settings:
     """Whether GeoJSON is in QuPath's frame (bounds subtracted) rather than OpenSlide's."""
     keep_features: bool = False
     """Whether the features are published beside the results."""
+    deidentify: bool = False
+    """Whether results, tables and messages name slides without the names of their files."""
+    stall_s: float = 30.0
+    """Seconds without a sign of life after which a decoder is held to hang; not recorded."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -54,6 +58,7 @@ class Settings:
             ("max_unreadable", 0.0, 1.0),
             ("batch_tiles", 1, 4096),
             ("threads", 1, 1024),
+            ("stall_s", 0.1, 86400),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -71,7 +76,7 @@ class Settings:
         return max(1, round(tile_px * (1 - self.overlap)))
 
     def as_record(self) -> dict[str, object]:
-        """For provenance: every setting but the model's name, which its hash stands for."""
+        """For provenance: every setting that changes results; the model is told by its hash."""
         record = asdict(self)
-        del record["model"]
+        del record["model"], record["stall_s"]
         return record

@@ -19,9 +19,8 @@ from slidetriage.errors import (
     SlideTriageError,
 )
 from slidetriage.models import Bundle, Device, RuntimeChoice, TileEncoder, load_bundle
-from slidetriage.tiling import read_tiles
-from slidetriage.wsi import Slide, SlideReader, open_reader
 
+from .decoding import Decoder, Nursery
 from .features import FEATURES, create_features, write_features
 from .finishing import finish_slide
 from .memory import return_freed_memory
@@ -44,10 +43,6 @@ _log = logging.getLogger(__name__)
 
 LEAST_VALID = 0.5
 """Share of a tile that must have been scanned; below it is no data rather than background."""
-
-
-OPEN_SLIDES = 2
-"""Slides open at a time: the last batches of one are read beside the first of the next."""
 
 
 class TileModel(Protocol):
@@ -84,10 +79,10 @@ class EncodingStation(ABC, Generic[Model]):
         self._at_once = at_once
         self._model: Model | None = None
         self._loading = threading.Lock()
-        self._readers: list[SlideReader] = []
-        self._choosing_reader = threading.Lock()
+        self._nursery = Nursery()
+        self._decoders: list[Decoder] = []
+        self._own = threading.local()
         self._finishing = threading.Lock()
-        self._memory = threading.local()
         self._compiling: threading.Thread | None = None
 
     @property
@@ -128,18 +123,35 @@ class EncodingStation(ABC, Generic[Model]):
             where = f": {error.filename}" if error.filename else ""
             return _failure(step, "E_OUTPUT", f"{error.strerror or error}{where}", rejected=False)
         except Exception as error:  # noqa: BLE001 - the one place where a slide's failure ends
-            _log.exception("step failed unexpectedly")
+            # What an error says may name the slide; where no name may be told, its kind must do.
+            _log.error(
+                "step failed unexpectedly: %s",
+                type(error).__name__,
+                exc_info=not self.settings.deidentify,
+            )
             message = f"{type(error).__name__}: {error}. This is a fault of slidetriage; report it."
             return _failure(step, "E_INTERNAL", message, rejected=False)
 
+    def stop(self) -> None:
+        """End all reading at once; steps that read fail, and so do those that come."""
+        for decoder in self._decoders:
+            decoder.close()
+
     def close(self) -> None:
-        """Let go of the slides that are open."""
+        """End every process that was started here."""
         if self._compiling is not None:
             self._compiling.join()
-        with self._choosing_reader:
-            for reader in self._readers:
-                reader.close()
-            self._readers.clear()
+        self.stop()
+        self._nursery.close()
+
+    @property
+    def decoder(self) -> Decoder:
+        """Reads slides for this thread."""
+        decoder: Decoder | None = getattr(self._own, "decoder", None)
+        if decoder is None:
+            decoder = self._own.decoder = Decoder(self._nursery, self.settings)
+            self._decoders.append(decoder)
+        return decoder
 
     @abstractmethod
     def _load(self, device: Device) -> Model:
@@ -159,7 +171,6 @@ class EncodingStation(ABC, Generic[Model]):
         if isinstance(step, EncodeStep):
             return self._encode(step)
         with self._finishing:  # Matplotlib draws one picture at a time
-            self._let_go(step.plan.slide)
             return_freed_memory()  # what the encoding of many batches left behind
             result = self._finish_slide(step)
             return_freed_memory()
@@ -180,8 +191,7 @@ class EncodingStation(ABC, Generic[Model]):
 
     def _encode(self, step: EncodeStep) -> BatchReceipt:
         tiles = step.batch.tiles
-        memory = self._tile_memory(len(tiles), tiles.grid.tile_px)
-        pixels = read_tiles(self._reader_for(step.batch.slide), step.batch, memory=memory)
+        pixels = self.decoder.read(step.batch, step.sha256)
         usable = pixels.readable & (pixels.valid >= LEAST_VALID)
         images = pixels.images if usable.all() else pixels.images[usable]
         features = np.full((len(tiles), self.model.encoder.feature_size), np.nan, np.float32)
@@ -192,36 +202,6 @@ class EncodingStation(ABC, Generic[Model]):
         choice = self.model.prepare()
         runtime = f"{choice.name} {choice.precision}"
         return BatchReceipt(step.slide_id, len(tiles), unreadable, pixels.error, runtime)
-
-    def _tile_memory(self, count: int, tile_px: int) -> NDArray[np.uint8]:
-        """Memory of this thread for a batch: fresh memory costs a tenth of reading into it."""
-        memory: NDArray[np.uint8] | None = getattr(self._memory, "tiles", None)
-        if memory is None or len(memory) < count or memory.shape[1] != tile_px:
-            memory = np.empty(
-                (max(count, self.settings.batch_tiles), tile_px, tile_px, 3), np.uint8
-            )
-            self._memory.tiles = memory
-        return memory
-
-    def _let_go(self, slide: Slide) -> None:
-        """Close a slide that was read to its end."""
-        with self._choosing_reader:
-            for reader in [r for r in self._readers if r.slide == slide]:
-                reader.close()
-                self._readers.remove(reader)
-
-    def _reader_for(self, slide: Slide) -> SlideReader:
-        """The reader of a slide that is open, or a new one in place of the one longest unused."""
-        with self._choosing_reader:
-            reader = next((r for r in self._readers if r.slide == slide), None)
-            if reader is None:
-                reader = open_reader(slide)
-            else:
-                self._readers.remove(reader)
-            self._readers.append(reader)
-            if len(self._readers) > OPEN_SLIDES:
-                self._readers.pop(0).close()
-            return reader
 
 
 class Station(EncodingStation[Bundle]):
@@ -236,10 +216,11 @@ class Station(EncodingStation[Bundle]):
         return load_bundle(self.settings.model, device=device)
 
     def _plan_slide(self, step: PlanStep) -> SlidePlan | SlideResult:
-        return plan_slide(step, self.bundle.card, self.bundle.identity, self.settings, self.out)
+        card, identity = self.bundle.card, self.bundle.identity
+        return plan_slide(step, card, identity, self.settings, self.out, self.decoder)
 
     def _finish_slide(self, step: FinishStep) -> SlideResult:
-        return finish_slide(step, self.bundle, self.settings, self.out)
+        return finish_slide(step, self.bundle, self.settings, self.out, self.decoder)
 
 
 class OpenStation(Protocol):

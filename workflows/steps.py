@@ -35,6 +35,8 @@ class EncodeStep:
     slide_id: str
     batch: TileBatch
     staging: Path
+    sha256: str
+    """Of the slide's content when it was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class SlidePlan:
     slide: Slide
     tiles: Tiles
     tissue_mm2: float
+    signatures: tuple[tuple[int, int, int, int], ...]
+    """Of the slide's files when they were hashed (see `file_signatures`)."""
 
 
 @dataclass(frozen=True, slots=True)

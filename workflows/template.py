@@ -10,7 +10,7 @@ METHOD = "forkserver"
 
 # Read once, when a process begins: by numerical libraries, which else start threads that a fork
 # does not copy, and by the C library, which gives freed memory back sooner.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -26,8 +26,8 @@ def start_template() -> None:
     import side by side.
     """
     get_context(METHOD).set_forkserver_preload(["slidetriage.workflows.preload"])
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         forkserver.ensure_running()
     finally:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from slidetriage.models.trust import Verdict
 
+from .privacy import on_one_line
 from .publishing import write_json, write_whole
-from .settings import RESEARCH_USE
-from .sources import SlideRequest
+from .settings import RESEARCH_USE, Settings
+from .sources import SlideRequest, display_name
 from .steps import SlideFailure, SlideResult
 
 COLUMNS = (
-    "rank", "slide_id", "state", "verdict", "score", "ruled_out", "novelty", "regions",
-    "flagged_mm2", "tissue_mm2", "tiles", "unreadable", "code", "reason", "patient_id",
-    "directory", "path",
+    "rank", "row", "slide_id", "state", "verdict", "score", "ruled_out", "novelty", "regions",
+    "flagged_mm2", "tissue_mm2", "tiles", "unreadable", "code", "reason", "directory", "file",
 )  # fmt: skip
 
 
@@ -26,6 +26,17 @@ URGENCY: tuple[Verdict, ...] = ("flag", "needs eyes", "clear")
 """The order of the worklist."""
 
 PENDING_CODE = "E_PENDING"
+
+PENDING = SlideFailure(
+    "plan",
+    PENDING_CODE,
+    "The run ended before this slide was done. Run again to go on.",
+    rejected=False,
+)
+"""What stands for the outcome of a slide that has none yet."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula may begin with; the wide ones count where Chinese or Japanese is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +77,18 @@ def rank_rows(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=order)
 
 
-def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """The rows of the worklist in order, with the columns of `COLUMNS`."""
-    return [_record(rank, row) for rank, row in enumerate(rank_rows(rows), start=1)]
+def as_records(rows: Sequence[Row], *, settings: Settings | None = None) -> list[dict[str, object]]:
+    """The rows of the worklist in order, with the columns of `COLUMNS`.
+
+    Where the settings say that no name may be told, `file` is empty.
+    """
+    asked = settings or Settings()
+    return [_record(rank, row, asked) for rank, row in enumerate(rank_rows(rows), start=1)]
 
 
-def write_worklist(out: Path, rows: Sequence[Row]) -> None:
+def write_worklist(out: Path, rows: Sequence[Row], *, settings: Settings | None = None) -> None:
     """Write worklist.csv and worklist.json, each in one step."""
-    records = as_records(rows)
+    records = as_records(rows, settings=settings)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
@@ -82,7 +97,7 @@ def write_worklist(out: Path, rows: Sequence[Row]) -> None:
     write_json(
         out / "worklist.json",
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "notice": RESEARCH_USE,
             "summary": count(rows),
             "triage": triage(rows),
@@ -122,36 +137,41 @@ def triage(rows: Sequence[Row]) -> dict[str, object]:
     }
 
 
-def _record(rank: int, row: Row) -> dict[str, object]:
+def _record(rank: int, row: Row, settings: Settings) -> dict[str, object]:
+    request, outcome = row.request, row.outcome
     record: dict[str, object] = dict.fromkeys(COLUMNS)
     record |= {
         "rank": rank,
-        "slide_id": row.request.name,
+        "row": request.row,
+        "slide_id": display_name(request, settings),
         "state": row.state,
-        "patient_id": row.request.patient_id,
-        "path": str(row.request.path),
+        "file": None if settings.deidentify else request.path.name,
     }
-    outcome = row.outcome
     if isinstance(outcome, SlideFailure):
-        return record | {"code": outcome.code, "reason": outcome.message}
-    return record | {
-        "slide_id": outcome.slide_id,
-        "verdict": outcome.verdict,
-        "score": outcome.score,
-        "ruled_out": outcome.ruled_out,
-        "novelty": outcome.novelty,
-        "regions": outcome.regions,
-        "flagged_mm2": round(outcome.flagged_mm2, 6),
-        "tissue_mm2": round(outcome.tissue_mm2, 6),
-        "tiles": outcome.tiles,
-        "unreadable": outcome.unreadable,
-        "reason": "; ".join((*outcome.reasons, *outcome.warnings)) or None,
-        "directory": outcome.directory,
+        record |= {"code": outcome.code, "reason": outcome.message}
+    else:
+        record |= {
+            "slide_id": outcome.slide_id,
+            "verdict": outcome.verdict,
+            "score": outcome.score,
+            "ruled_out": outcome.ruled_out,
+            "novelty": outcome.novelty,
+            "regions": outcome.regions,
+            "flagged_mm2": round(outcome.flagged_mm2, 6),
+            "tissue_mm2": round(outcome.tissue_mm2, 6),
+            "tiles": outcome.tiles,
+            "unreadable": outcome.unreadable,
+            "reason": "; ".join((*outcome.reasons, *outcome.warnings)) or None,
+            "directory": outcome.directory,
+        }
+    return {
+        name: on_one_line(value) if isinstance(value, str) else value
+        for name, value in record.items()
     }
 
 
 def as_cell(value: object) -> object:
     """A cell that no spreadsheet takes for a formula (OWASP ASVS 5.0, 1.2.10)."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\0"):
+    if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None else value

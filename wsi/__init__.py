@@ -8,10 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .companions import hash_slide, slide_files
+from .companions import file_signatures, hash_slide, slide_files
 from .dicom import DICOM_SUFFIXES, dicom_series
 from .image_reader import SUFFIXES as IMAGE_SUFFIXES
 from .opening import open_reader, open_slide
+from .preflight import check_file
 from .resample import area_weights
 from .slide import Box, Level, Mpp, MppSource, Pixels, Slide, SlideReader
 
@@ -35,7 +36,9 @@ __all__ = [
     "Slide",
     "SlideReader",
     "area_weights",
+    "check_file",
     "dicom_series",
+    "file_signatures",
     "hash_slide",
     "open_reader",
     "open_slide",

@@ -64,6 +64,27 @@ def choose_reader(
     sizes
         Of all levels, where OpenSlide knows of fewer.
     """
+    try:
+        return _choose(slide, handle, sizes)
+    except _LevelLost as lost:
+        # OpenSlide cannot read it either: finer levels have all that it had.
+        kept = tuple(level for n, level in enumerate(slide.levels) if n != lost.index)
+        warning = f"level {lost.index} cannot be decoded; finer ones are read instead"
+        less = replace(slide, levels=kept, warnings=(*slide.warnings, warning))
+        with openslide.OpenSlide(slide.path) as fresh:
+            found = choose_reader(less, fresh)
+        return found if found.reader == "tiff" else replace(slide, reader_reason=lost.why)
+
+
+class _LevelLost(Exception):
+    """A level other than the finest cannot be decoded by any reader."""
+
+    def __init__(self, index: int, why: str) -> None:
+        super().__init__(why)
+        self.index, self.why = index, why
+
+
+def _choose(slide: Slide, handle: openslide.OpenSlide, sizes: tuple[tuple[int, int], ...]) -> Slide:
     plain = slide
     if len(sizes) > len(slide.levels) and sizes[0] == (slide.width_px, slide.height_px):
         slide = replace(slide, levels=make_levels(sizes))
@@ -82,14 +103,32 @@ def choose_reader(
             replace(level, averaged=index in trusted[1:])
             for index, level in enumerate(slide.levels)
         )
-    except Unsuited as unsuited:
-        return replace(plain, reader_reason=str(unsuited))
-    except PixelsUnreadable as error:
-        return replace(plain, reader_reason=_cause(error))
+    except (Unsuited, PixelsUnreadable) as error:
+        why = str(error) if isinstance(error, Unsuited) else _cause(error)
+        lost = _lost_level(plain) if slide.vendor in VENDORS else None
+        if lost is not None:
+            raise _LevelLost(lost, why) from error
+        return replace(plain, reader_reason=why)
     reader.close()
     return replace(
         slide, reader="tiff", levels=levels, reader_reason="tiled TIFF, same pixels as OpenSlide's"
     )
+
+
+def _lost_level(slide: Slide) -> int | None:
+    """The first level but the finest of whose middle OpenSlide makes nothing, if there is one.
+
+    Only the middle is tried: a level that is damaged in part is still of use.
+    """
+    for index, level in enumerate(slide.levels[1:], start=1):
+        with openslide.OpenSlide(slide.path) as handle:
+            x, y = round(slide.width_px / 2), round(slide.height_px / 2)
+            side = min(16, level.width_px, level.height_px)
+            try:
+                handle.read_region((x, y), index, (side, side))
+            except openslide.OpenSlideError:
+                return index
+    return None
 
 
 def _direct_reader(slide: Slide) -> TiffReader:
@@ -134,15 +173,19 @@ def _compare(
     reader: TiffReader, handle: openslide.OpenSlide, index: int, place: tuple[int, int]
 ) -> None:
     """Raise `Unsuited` where a tile of this level is not what OpenSlide makes of it."""
-    down = handle.level_downsamples[index]
-    x, y, width, height = _tile_px(reader.levels[index], place)
+    level = reader.levels[index]
+    there, size = index, (level.width_px, level.height_px)
+    if handle.level_dimensions[there] != size:  # a level that was lost is not among ours
+        there = handle.level_dimensions.index(size)
+    down = handle.level_downsamples[there]
+    x, y, width, height = _tile_px(level, place)
     # OpenSlide interpolates where its own downsample makes no whole px of a whole level-0 px.
     x, y = (min(range(start, start + 17), key=lambda n: _off(n, down)) for start in (x, y))
     part = (x, y, max(1, width - 16), max(1, height - 16))
     location = (round(x * down), round(y * down))
     try:
         ours = _read(reader, index, part).astype(np.int16)
-        theirs = np.asarray(handle.read_region(location, index, part[2:]))
+        theirs = np.asarray(handle.read_region(location, there, part[2:]))
     except (PixelsUnreadable, openslide.OpenSlideError):
         raise Unsuited(f"level {index} is read by only one of the readers") from None
     difference = np.abs(ours - theirs[..., :3])[theirs[..., 3] >= 250]

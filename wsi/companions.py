@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from .dicom import DICOM_SUFFIXES, dicom_series
@@ -31,23 +32,35 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def hash_slide(files: tuple[Path, ...]) -> str:
+def file_signatures(files: tuple[Path, ...]) -> tuple[tuple[int, int, int, int], ...]:
+    """inode, size, and times of change (mtime and ctime, ns) of each file.
+
+    While they stay, the files were not written or replaced: nothing but the system sets ctime.
+    Raises `OSError` where a file is gone.
+    """
+    found = [path.stat() for path in files]
+    return tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found)
+
+
+def hash_slide(files: tuple[Path, ...], *, sign: Callable[[], None] | None = None) -> str:
     """sha256 of a slide's content, as 64 hex digits.
 
     One file gives its plain sha256. Several give the sha256 of their sorted digests, so that
-    renaming or moving the files does not change it.
+    renaming or moving the files does not change it. `sign` is called after every mebibyte.
     """
-    digests = sorted(_hash_file(path) for path in files)
+    digests = sorted(_hash_file(path, sign) for path in files)
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
 
 
-def _hash_file(path: Path) -> str:
+def _hash_file(path: Path, sign: Callable[[], None] | None) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
             digest.update(block)
+            if sign is not None:
+                sign()
     return digest.hexdigest()
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+_DAMAGE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError,
+    IndexError, OverflowError, RecursionError, MemoryError, struct.error,
+)  # fmt: skip
+"""What pydicom raises for damaged files, beside its own error."""
+
 _HEADER_BYTES = 4 << 20
 """The first frame's JPEG header lies behind the offset table, 4 bytes a frame."""
 
@@ -18,9 +25,9 @@ def dicom_series(path: Path) -> str | None:
 
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (InvalidDicomError, OSError):
+        value = header.get("SeriesInstanceUID")
+    except (InvalidDicomError, *_DAMAGE):
         return None
-    value = header.get("SeriesInstanceUID")
     return str(value) if value else None
 
 
@@ -38,10 +45,11 @@ def mislabelled_ycbcr(path: Path) -> bool:
         try:
             tags = ["PhotometricInterpretation"]
             header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
-        except InvalidDicomError:
+            syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
+            stated = header.get("PhotometricInterpretation")
+        except (InvalidDicomError, *_DAMAGE):
             return False
-        syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
-        if header.get("PhotometricInterpretation") != "RGB" or syntax != _JPEG_BASELINE:
+        if stated != "RGB" or syntax != _JPEG_BASELINE:
             return False
         data = file.read(_HEADER_BYTES)
     start = data.find(b"\xff\xd8\xff")

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import openslide
 
-from slidetriage.errors import SlideNotReadable
+from slidetriage.errors import ScaleError, SlideNotReadable, SlideTriageError
 
 from .choosing import choose_reader
 from .companions import slide_files
 from .dicom import mislabelled_ycbcr
 from .image_reader import SUFFIXES, ImageReader, image_size
 from .levels import make_levels
+from .messages import without_folder
 from .ome import OmeImage, read_ome
 from .openslide_reader import OpenSlideReader
-from .preflight import LARGEST_SLIDE_PX, check_file, check_tiff, is_tiff
+from .preflight import LARGEST_SLIDE_PX, TABLE_DAMAGE, TiffFacts, check_file, check_tiff, is_tiff
 from .scale import objective_warnings, parse_mpp, resolve_mpp
 from .slide import Box, Level, MppSource, ReaderName, Slide, SlideReader
 from .tiff_reader import TiffReader
@@ -61,13 +62,15 @@ def open_slide(
     """
     path = Path(path)
     check_file(path)
-    tiff = is_tiff(path)
-    if tiff:
-        check_tiff(path)
+    facts = check_tiff(path) if is_tiff(path) else None
     try:
         with openslide.OpenSlide(path) as handle:
-            ome = read_ome(path) if tiff else None
+            ome = read_ome(path) if facts else None
             slide = _describe(path, handle, (mpp, mpp_source), ome)
+            if facts is not None:
+                if mpp is None:
+                    _check_first(slide, facts)
+                slide = replace(slide, warnings=slide.warnings + facts.warnings)
             chosen = choose_reader(slide, handle, ome.sizes if ome else ())
             return _as_plain(slide, chosen) if plain else chosen
     except openslide.OpenSlideUnsupportedFormatError as error:
@@ -77,9 +80,17 @@ def open_slide(
             f"{path.name}: OpenSlide knows no slide format that fits this file.",
             mend="Check that it is a slide, was copied whole, and lies beside its companion files.",
         ) from error
+    except TABLE_DAMAGE as error:
+        if isinstance(error, SlideTriageError):
+            raise
+        raise SlideNotReadable(
+            f"{path.name}: the file's tables make no sense ({without_folder(path, error)}).",
+            mend="Copy it again from the scanner and compare sizes.",
+            code="E_TRUNCATED",
+        ) from error
     except openslide.OpenSlideError as error:
         raise SlideNotReadable(
-            f"{path.name}: OpenSlide cannot open it: {_without_folder(path, error)}.",
+            f"{path.name}: OpenSlide cannot open it: {without_folder(path, error)}.",
             mend="Copy it again from the scanner, or convert it to a pyramidal TIFF.",
         ) from error
 
@@ -95,6 +106,21 @@ def _as_plain(slide: Slide, chosen: Slide) -> Slide:
     return replace(slide, levels=levels, reader_reason="asked for")
 
 
+def _check_first(slide: Slide, facts: TiffFacts) -> None:
+    """Raise `ScaleError` (E_BAD_MPP) where the resolution may be that of another image.
+
+    OpenSlide orders the images of a plain TIFF by size, but takes the resolution of the first.
+    """
+    width, height = facts.first_px
+    if slide.vendor == "generic-tiff" and (width < slide.width_px or height < slide.height_px):
+        raise ScaleError(
+            f"{slide.path.name}: its first level is {width} x {height} px and not the largest, "
+            f"{slide.width_px} x {slide.height_px} px, so that its resolution cannot be told.",
+            mend="State the um per pixel of the largest with --mpp, or export the slide anew.",
+            code="E_BAD_MPP",
+        )
+
+
 def _describe(
     path: Path,
     handle: openslide.OpenSlide,
@@ -104,6 +130,11 @@ def _describe(
     properties: Mapping[str, str] = handle.properties
     name = path.name
     width, height = handle.dimensions
+    if width <= 0 or height <= 0:
+        raise SlideNotReadable(
+            f"{name}: says it is {width} x {height} px.",
+            mend="The file is damaged; export it again.",
+        )
     if width * height > LARGEST_SLIDE_PX:
         raise SlideNotReadable(
             f"{name}: says it is {width} x {height} px.",
@@ -181,7 +212,3 @@ def _colour(text: str | None) -> tuple[int, int, int]:
     except ValueError:
         return _WHITE
     return red, green, blue
-
-
-def _without_folder(path: Path, error: Exception) -> str:
-    return str(error).replace(str(path), path.name).splitlines()[0].rstrip(".")

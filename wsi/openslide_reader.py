@@ -14,6 +14,7 @@ from PIL import Image
 from slidetriage.errors import PixelsUnreadable
 
 from .levels import choose_level
+from .messages import without_folder
 from .resample import area_weights, flatten_alpha, resample
 from .slide import FINER, Box, Pixels, Slide, SlideReader
 
@@ -135,7 +136,7 @@ class OpenSlideReader:
             self.close()
             raise PixelsUnreadable(
                 f"{self._slide.path.name}: level {index} cannot be decoded near level-0 pixel "
-                f"{location}: {_first_line(error)}.",
+                f"{location}: {without_folder(self._slide.path, error)}.",
                 mend="Copy the slide again from the scanner and compare checksums.",
             ) from error
         rgba = np.asarray(region)
@@ -159,10 +160,6 @@ def _premultiply(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     alpha = rgba[..., 3:].astype(np.uint16)
     rgb = (rgba[..., :3] * alpha + 127) // 255
     return np.concatenate([rgb.astype(np.uint8), rgba[..., 3:]], axis=2)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @cache

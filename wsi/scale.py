@@ -53,7 +53,7 @@ def parse_mpp(text: str | None, *, where: str) -> float | None:
         return float(text)
     except ValueError:
         raise ScaleError(
-            f"{where}: mpp {text!r} is not a number.",
+            f"{where}: the mpp stated is not a number.",
             mend="Write it with a decimal point, such as 0.25.",
             code="E_BAD_MPP",
         ) from None

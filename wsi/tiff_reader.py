@@ -14,6 +14,7 @@ from slidetriage.errors import PixelsUnreadable
 
 from .area import AxisWeights, axis_weights, filter_area
 from .levels import choose_level
+from .messages import without_folder
 from .slide import FINER, Box, Pixels, Slide, SlideReader
 from .tiff_layout import TiffLevel, Unsuited, read_layout
 from .tiff_tiles import Source, TileStore
@@ -125,8 +126,9 @@ class TiffReader:
                         self._levels = read_layout(path, sizes)
                     store = self._store = TileStore(path, self._slide.background_rgb)
                 except (OSError, Unsuited) as error:
+                    said = without_folder(path, error)
                     raise PixelsUnreadable(
-                        f"{path.name}: the file cannot be opened again: {_said(error)}.",
+                        f"{path.name}: the file cannot be opened again: {said}.",
                         mend="It was moved or changed, or its disk is gone; run again.",
                     ) from error
             return store
@@ -187,7 +189,7 @@ class TiffReader:
             self.close()
             raise PixelsUnreadable(
                 f"{self._slide.path.name}: level {source.index} cannot be decoded near level-0 "
-                f"pixel ({box.x:.0f}, {box.y:.0f}): {_said(error)}.",
+                f"pixel ({box.x:.0f}, {box.y:.0f}): {without_folder(self._slide.path, error)}.",
                 mend="Copy the slide again from the scanner and compare checksums.",
             ) from error
 
@@ -264,10 +266,6 @@ def _apply(
     share: NDArray[np.float32] = rows.matrix(scanned.shape[0]) @ scanned.astype(np.float32)
     share = (columns.matrix(scanned.shape[1]) @ share.T).T
     return share
-
-
-def _said(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 _proof: type[SlideReader] = TiffReader

@@ -1,14 +1,15 @@
 """Every error slidetriage raises on purpose.
 
-    SlideTriageError                 base; .code, .what, .mend; itself E_SCHEDULER
+    SlideTriageError                 base; .code, .what, .mend; itself E_SCHEDULER, E_CLOSED
     |-- SlideError                   this slide cannot be used as it is
     |   |-- SlideNotFound            E_NOT_FOUND        also FileNotFoundError
     |   |-- SlideNotReadable         E_PERMISSION, E_NOT_REGULAR, E_EMPTY, E_NOT_SLIDE, E_TRUNCATED,
-    |   |                            E_NOT_RGB, E_TOO_LARGE       also ValueError
+    |   |                            E_NOT_RGB, E_TOO_LARGE, E_HASH, E_CRASH      also ValueError
     |   |-- ScaleError               E_NO_MPP, E_BAD_MPP, E_MPP_TOO_COARSE   also ValueError
-    |   `-- PixelsUnreadable         E_TILE_DECODE, E_TOO_MANY_GAPS, E_UNSTABLE   also OSError
+    |   `-- PixelsUnreadable         E_TILE_DECODE, E_TOO_MANY_GAPS, E_UNSTABLE, E_IO,
+    |                                E_TIMEOUT   also OSError
     |-- ModelError                   E_BUNDLE, E_MODEL_NAN, E_OUT_OF_MEMORY   also ValueError
-    |-- OutputError                  E_OUTPUT, E_LOCKED   also OSError
+    |-- OutputError                  E_OUTPUT, E_LOCKED, E_LEDGER   also OSError
     `-- UsageError                   E_USAGE, E_TABLE, E_SPLIT, E_SURVIVAL, E_FEATURES,
                                      E_FEATURES_MIXED   also ValueError
 

@@ -72,7 +72,7 @@ def test_a_run_of_good_and_bad_slides(phantom: Path, data: Find, tmp_path: Path)
     assert record["summary"] == {
         "planned": 5, "done": 1, "gaps": 0, "rejected": 3, "failed": 1, "pending": 0,
     }  # fmt: skip
-    codes = {Path(row["path"]).name: row["code"] for row in record["slides"]}
+    codes = {row["file"]: row["code"] for row in record["slides"]}
     assert codes == {
         "phantom.tif": None,
         "unreadable.svs": "E_TILE_DECODE",
@@ -168,7 +168,7 @@ def test_an_interrupt_ends_the_run_and_says_so(phantom: Path, tmp_path: Path) ->
     assert "interrupted" in errors
     assert "Traceback" not in errors
     left = {path.name for path in out.iterdir()}
-    assert left <= {"worklist.csv", "worklist.json"} | {
+    assert left <= {"run", "worklist.csv", "worklist.json"} | {
         p.name for p in out.glob("phantom-*") if (p / "manifest.json").exists()
     }
 

@@ -21,6 +21,7 @@ from slidetriage import Resources, Settings, load_bundle, triage
 from slidetriage.errors import OutputError, UsageError
 from slidetriage.tiling import split_batches
 from slidetriage.workflows.jobs import Run, Silent
+from slidetriage.workflows.ledger import read_audit
 from slidetriage.workflows.manifest import hash_files, verified_key
 from slidetriage.workflows.serial import SerialEngine
 from slidetriage.workflows.sources import SlideRequest, find_requests
@@ -44,11 +45,11 @@ FILES = ("annotations.geojson", "manifest.json", "overlay.png", "result.json", "
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """sha256 of every file by its path."""
+    """sha256 of every file by its path, but for what depends on when and where."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.relative_to(folder).parts[0] != "run"
     }
 
 
@@ -137,9 +138,17 @@ def test_dask_gives_the_same_bytes(
 def test_a_second_run_redoes_nothing(slides: list[Path], published: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(published, out)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*/*")}
+
+    def written() -> dict[Path, int]:
+        results = (p for p in out.rglob("*/*") if p.relative_to(out).parts[0] != "run")
+        return {path: path.stat().st_mtime_ns for path in results}
+
+    before = written()
+    assert before
     triage(slides, out, resources=SERIAL)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*/*")} == before
+    assert written() == before
+    ended = [e for e in read_audit(out / "run" / "audit.jsonl") if e["event"] == "slide_ended"]
+    assert len(ended) == len(slides), "the second run ended nothing"
     assert tree(out) == tree(published)
 
 
@@ -230,15 +239,18 @@ def station_for(out: Path) -> Station:
     return Station(Settings(), out)
 
 
-def test_no_pixels_and_no_features_come_back(phantom: Path, tmp_path: Path) -> None:
+def test_no_pixels_and_no_features_come_back(
+    phantom: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """What a worker returns for a batch is at most 10 kB, and what goes out is boxes."""
     station = station_for(tmp_path)
+    request.addfinalizer(station.close)
     staging = tmp_path / "staging" / "0"
     plan = station.perform(PlanStep(SlideRequest(phantom, "p"), staging))
     assert isinstance(plan, SlidePlan)
     assert len(pickle.dumps(plan)) <= 4096 + 24 * len(plan.tiles)
     for batch in split_batches(plan.slide, plan.tiles, 64):
-        step = EncodeStep(plan.slide_id, batch, staging)
+        step = EncodeStep(plan.slide_id, batch, staging, plan.sha256)
         receipt = station.perform(step)
         assert isinstance(receipt, BatchReceipt)
         assert len(pickle.dumps(receipt)) <= 10_000
@@ -280,7 +292,8 @@ def test_too_many_bad_tiles_fail_the_slide_and_leave_nothing(tmp_path: Path, pha
     assert (row.state, row.outcome.code) == ("FAILED", "E_TOO_MANY_GAPS")
     assert "bad.tif" in row.outcome.message
     assert not report.complete
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["worklist.csv", "worklist.json"]
+    left = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert left == ["run", "worklist.csv", "worklist.json"]
 
 
 def test_regions_land_where_qupath_shows_them(tmp_path: Path, phantom: Path) -> None:
@@ -430,6 +443,6 @@ def test_svs_and_dicom_of_one_region_agree(data: Find, tmp_path: Path) -> None:
     one, other = (
         [f["geometry"] for f in orjson.loads((p / "tiles.geojson").read_bytes())["features"]]
         for p in tmp_path.iterdir()
-        if p.is_dir()
+        if p.is_dir() and p.name != "run"
     )
     assert one == other

@@ -28,6 +28,9 @@ class Gate:
         self._at_work -= 1
         return SlideFailure("plan", "E_TEST", step.request.name, rejected=True)
 
+    def stop(self) -> None:
+        """A station of this kind reads nothing."""
+
     def close(self) -> None:
         self.closed, self.at_work_when_closed = True, self._at_work
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from slidetriage.models.compiled import CompiledNetwork
-from slidetriage.tiling import TilePixels, split_batches
-from slidetriage.workflows import station as station_module
+from slidetriage.tiling import TileBatch, TilePixels, split_batches
+from slidetriage.workflows.decoding import Decoder
 from slidetriage.workflows.features import FEATURES, read_coverage
 from slidetriage.workflows.jobs import Run, Silent
 from slidetriage.workflows.serial import SerialEngine
@@ -35,7 +36,7 @@ def encode_steps(station: Station, slide: Path, staging: Path, batch: int) -> li
     plan = station.perform(PlanStep(SlideRequest(slide, "p"), staging))
     assert isinstance(plan, SlidePlan)
     return [
-        EncodeStep(plan.slide_id, part, staging)
+        EncodeStep(plan.slide_id, part, staging, plan.sha256)
         for part in split_batches(plan.slide, plan.tiles, batch)
     ]
 
@@ -46,13 +47,14 @@ def test_the_next_batch_is_read_while_the_network_has_the_last(
     """The network waits in the first batch until the second has been read: in turn it never is."""
     settings = Settings(batch_tiles=16)
     engine = SerialEngine(settings, tmp_path, cores=1)
-    steps = encode_steps(Station(settings, tmp_path), phantom, tmp_path / "s", 16)[:2]
+    with closing(Station(settings, tmp_path)) as station:
+        steps = encode_steps(station, phantom, tmp_path / "s", 16)[:2]
     second_read, inside = threading.Event(), threading.Semaphore(1)
-    read_tiles, compute = station_module.read_tiles, CompiledNetwork.__call__
+    plain, compute = Decoder.read, CompiledNetwork.__call__
     seen: list[int] = []
 
-    def read(*args: object, **options: object) -> TilePixels:
-        pixels = read_tiles(*args, **options)  # type: ignore[arg-type]  # handed through
+    def read(decoder: Decoder, batch: TileBatch, sha256: str | None) -> TilePixels:
+        pixels = plain(decoder, batch, sha256)
         seen.append(len(pixels.images))
         if len(seen) == 2:
             second_read.set()
@@ -65,7 +67,7 @@ def test_the_next_batch_is_read_while_the_network_has_the_last(
         inside.release()
         return features
 
-    monkeypatch.setattr(station_module, "read_tiles", read)
+    monkeypatch.setattr(Decoder, "read", read)
     engine.load()
     monkeypatch.setattr(CompiledNetwork, "__call__", slow)
     for step in steps:
@@ -84,7 +86,7 @@ def test_results_say_what_computed_them(phantom: Path, tmp_path: Path) -> None:
     plan = station.perform(PlanStep(SlideRequest(phantom, "p"), staging))
     assert isinstance(plan, SlidePlan)
     for part in split_batches(plan.slide, plan.tiles, settings.batch_tiles):
-        receipt = station.perform(EncodeStep(plan.slide_id, part, staging))
+        receipt = station.perform(EncodeStep(plan.slide_id, part, staging, plan.sha256))
         assert isinstance(receipt, BatchReceipt)
         assert receipt.runtime.endswith(" float32")
     result = station.perform(FinishStep(plan, staging, "", ("openvino bfloat16", receipt.runtime)))
@@ -96,6 +98,7 @@ def test_results_say_what_computed_them(phantom: Path, tmp_path: Path) -> None:
     assert (runtime["precision"], runtime["threads"]) == ("float32", 1)
     assert manifest["provenance"]["slide"]["reader"] == "tiff"
     assert manifest["provenance"]["slide"]["reader_reason"]
+    station.close()
 
 
 def test_the_largest_file_goes_first_and_the_next_is_opened_in_time(

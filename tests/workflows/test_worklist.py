@@ -5,14 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import random
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slidetriage.models.trust import Verdict
+from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import SlideFailure, SlideResult
-from slidetriage.workflows.worklist import COLUMNS, Row, count, rank_rows, triage, write_worklist
+from slidetriage.workflows.worklist import (
+    COLUMNS,
+    Row,
+    as_cell,
+    as_records,
+    count,
+    rank_rows,
+    triage,
+    write_worklist,
+)
 
 
 def done(
@@ -39,6 +51,11 @@ def done(
         ruled_out=ruled_out,
     )
     return Row(SlideRequest(Path(f"{name}.svs"), name), result)
+
+
+def result_of(row: Row) -> SlideResult:
+    assert isinstance(row.outcome, SlideResult)
+    return row.outcome
 
 
 def failed(name: str, *, rejected: bool, code: str = "E_NO_MPP") -> Row:
@@ -117,11 +134,71 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     assert "Research Use Only" in listed["notice"]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+PAYLOADS = (
+    "=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\0=1",
+    "\uff1d1", "\uff0b1", "\uff0d1", "\uff201",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PAYLOADS, ids=ascii)
 def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
-    row = Row(SlideRequest(Path(text), text, patient_id=text), failed("x", rejected=True).outcome)
-    write_worklist(tmp_path, [row])
+    refused = Row(
+        SlideRequest(Path(text), text, patient_id=text), SlideFailure("plan", text, text, True)
+    )
+    result = replace(result_of(done("x", 0.5)), slide_id=text, directory=text, warnings=(text,))
+    write_worklist(tmp_path, [refused, Row(SlideRequest(Path(text), text), result)])
+    with (tmp_path / "worklist.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 2
+    for cells in table:
+        for column, cell in cells.items():
+            assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\0")), column
+            assert unicodedata.normalize("NFKC", cell)[:1] not in {"=", "+", "-", "@"}, column
+    assert table[0]["slide_id"] in (f"'{text}", text.encode("unicode_escape").decode())
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, -1e-12])
+def test_numbers_stay_numbers(value: float) -> None:
+    assert as_cell(value) is value
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("two\nlines", "two\\nlines"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("right\u202eleft", "right\\u202eleft"),
+        ("undecodable\udcff", "undecodable\\udcff"),
+        ("Müller 中文", "Müller 中文"),
+    ],
+)
+def test_what_cannot_be_printed_is_shown_escaped(tmp_path: Path, name: str, shown: str) -> None:
+    failure = SlideFailure("plan", "E_NOT_SLIDE", f"{name}: why", rejected=True)
+    write_worklist(tmp_path, [Row(SlideRequest(Path(f"{name}.svs"), name), failure)])
     with (tmp_path / "worklist.csv").open(newline="", encoding="utf-8") as file:
         (cells,) = csv.DictReader(file)
-    for column in ("slide_id", "patient_id", "path"):
-        assert cells[column] == f"'{text}"
+    (record,) = json.loads((tmp_path / "worklist.json").read_text())["slides"]
+    assert record["reason"] == cells["reason"] == f"{shown}: why"
+    assert record["slide_id"] == cells["slide_id"] == shown
+    assert record["file"] == cells["file"] == f"{shown}.svs"
+    assert (tmp_path / "worklist.csv").read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_neither_path_nor_patient_is_listed(tmp_path: Path) -> None:
+    request = SlideRequest(Path("/ward/Doe/7.svs"), "7", patient_id="MRN77", row=3)
+    rows = [Row(request, failed("x", rejected=True).outcome)]
+    (record,) = as_records(rows)
+    assert tuple(record) == COLUMNS
+    assert (record["row"], record["slide_id"], record["file"]) == (3, "7", "7.svs")
+    write_worklist(tmp_path, rows)
+    for path in tmp_path.iterdir():
+        assert not {"Doe", "MRN77", "ward"} & set(path.read_text().replace("/", '"').split('"'))
+
+
+def test_without_names_a_slide_that_failed_is_called_by_its_row() -> None:
+    hidden = Settings(deidentify=True)
+    request = SlideRequest(Path("/ward/Doe.svs"), "Doe", row=12)
+    (record,) = as_records([Row(request, failed("x", rejected=True).outcome)], settings=hidden)
+    assert (record["slide_id"], record["file"]) == ("slide-row-000012", None)
+    (record,) = as_records([Row(request, done("slide", 0.5).outcome)], settings=hidden)
+    assert (record["slide_id"], record["file"]) == ("slide-0123456789ab", None)

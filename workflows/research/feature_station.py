@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from slidetriage.errors import UsageError
 from slidetriage.models import Device
+from slidetriage.workflows.decoding import Decoder
 from slidetriage.workflows.features import FEATURES, iterate_features, read_coverage
 from slidetriage.workflows.finishing import check_gaps, check_unchanged
 from slidetriage.workflows.identity import result_key, slide_id, slug
-from slidetriage.workflows.planning import open_request, survey_slide
 from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.station import EncodingStation
 from slidetriage.workflows.steps import FinishStep, PlanStep, SlidePlan, SlideResult
-from slidetriage.wsi import Slide, hash_slide
+from slidetriage.workflows.surveying import TilesWanted
+from slidetriage.wsi import Slide
 
 from .encoders import EncoderSource, TileModel
 from .feature_files import (
@@ -76,13 +77,21 @@ class FeatureStation(EncodingStation[TileModel]):
             self.out,
             form=self._extraction.form,
             shared_names=self._shared_names,
+            decoder=self.decoder,
         )
 
     def _finish_slide(self, step: FinishStep) -> SlideResult:
-        return finish_features(step, self.model, self.settings, self.out, self._extraction.form)
+        return finish_features(
+            step,
+            self.model,
+            self.settings,
+            self.out,
+            form=self._extraction.form,
+            decoder=self.decoder,
+        )
 
 
-def plan_features(
+def plan_features(  # noqa: PLR0913 - what is asked, what it is for, where and by whom it is read
     step: PlanStep,
     model: TileModel,
     settings: Settings,
@@ -90,6 +99,7 @@ def plan_features(
     *,
     form: Form,
     shared_names: frozenset[str],
+    decoder: Decoder,
 ) -> SlidePlan | SlideResult:
     """Plan one slide; one whose features are there already, and whole, gives its result.
 
@@ -97,8 +107,9 @@ def plan_features(
     several slides of the run have, and get a part of the content's hash as well.
     """
     request, card = step.request, model.card
-    slide = open_request(request, card)
-    digest = hash_slide(slide.files)
+    needs = TilesWanted.of(card)
+    inspected = decoder.inspect(request, needs)
+    slide, digest = inspected.slide, inspected.sha256
     key = _key(request, slide, digest, model, settings, form)
     name, whole_name = slug(request.name), slide_id(request.name, digest)
     stem = whole_name if name in shared_names else name
@@ -109,7 +120,7 @@ def plan_features(
         found = finished_key(out / file)
     if found == key:
         return _result(out / file, whole_name, warnings=slide.warnings)
-    survey = survey_slide(slide, card, settings)
+    survey = decoder.survey(slide, digest, needs)
     # A worker that died here before may have left something.
     shutil.rmtree(step.staging, ignore_errors=True)
     step.staging.mkdir(parents=True)
@@ -121,11 +132,18 @@ def plan_features(
         slide=slide,
         tiles=survey.tiles,
         tissue_mm2=survey.tissue_mm2,
+        signatures=inspected.signatures,
     )
 
 
 def finish_features(
-    step: FinishStep, model: TileModel, settings: Settings, out: Path, form: Form
+    step: FinishStep,
+    model: TileModel,
+    settings: Settings,
+    out: Path,
+    *,
+    form: Form,
+    decoder: Decoder,
 ) -> SlideResult:
     """Write the slide's features where they belong, by one rename.
 
@@ -142,7 +160,7 @@ def finish_features(
     if finished_key(target) != plan.key:  # else a worker died right after publishing it
         read = ~np.isnan(read_coverage(step.staging / FEATURES))
         check_gaps(plan, read, settings, step.error)
-        check_unchanged(plan)
+        check_unchanged(plan, decoder)
         staged = step.staging / target.name
         remove_features(staged)  # of a worker that died while it wrote
         write_features(

@@ -21,7 +21,6 @@ from slidetriage.models.fields import write_fields
 from slidetriage.models.precision import Device
 from slidetriage.tiling import TileBatch, read_tiles
 from slidetriage.workflows.jobs import Silent
-from slidetriage.workflows.planning import survey_slide
 from slidetriage.workflows.research import (
     BundleEncoder,
     EncoderFile,
@@ -37,6 +36,7 @@ from slidetriage.workflows.research import (
 )
 from slidetriage.workflows.research.feature_values import Form
 from slidetriage.workflows.steps import SlidePlan
+from slidetriage.workflows.surveying import survey_slide
 from slidetriage.wsi import open_reader, open_slide
 from tiny_slides import gradient, write_tiff, zero_tiles
 
@@ -100,7 +100,7 @@ def test_features_are_those_of_the_tiles(slides: list[Path], extracted: Path) ->
     """Computed apart: the tiles of the survey, read in one batch and encoded by the bundle."""
     bundle = load_bundle("breast-idc-scout", device=Device("cpu", threads=1))
     slide = open_slide(slides[2])
-    tiles = survey_slide(slide, bundle.card, Settings()).tiles
+    tiles = survey_slide(open_reader(slide), bundle.card, Settings()).tiles
     reader = open_reader(slide)
     pixels = read_tiles(reader, TileBatch(slide, tiles, 0))
     reader.close()
@@ -313,7 +313,7 @@ def test_any_timm_encoder_can_be_given_by_files(
     assert (header.form, header.feature_size) == ("stamp", 1280)
     assert header.facts.encoder == encoder.identifier
     slide = open_slide(path)
-    tiles = survey_slide(slide, told.tiles, Settings()).tiles
+    tiles = survey_slide(open_reader(slide), told.tiles, Settings()).tiles
     assert header.tiles == len(tiles) > 10
     reader = open_reader(slide)
     pixels = read_tiles(reader, TileBatch(slide, tiles[:4], 0))

@@ -22,7 +22,6 @@ from slidetriage.models import Device
 from slidetriage.models.foreign import BACKBONES, Backbone, list_backbones
 from slidetriage.tiling import TileBatch, read_tiles
 from slidetriage.workflows.cli import app, exit_code
-from slidetriage.workflows.planning import survey_slide
 from slidetriage.workflows.research import (
     BundleEncoder,
     Extraction,
@@ -39,6 +38,7 @@ from slidetriage.workflows.research.registered_encoders import (
 )
 from slidetriage.workflows.research.training_options import TrainingRequest
 from slidetriage.workflows.research.training_run import make_study
+from slidetriage.workflows.surveying import survey_slide
 from slidetriage.wsi import open_reader, open_slide
 
 COMMITS = ("a" * 40, "b" * 40)
@@ -154,7 +154,7 @@ def test_every_engine_gives_the_features_of_timm(
     np.testing.assert_array_equal(found["serial"].corners_px, found["dask"].corners_px)
     model = RegisteredEncoder("tiny", weights)(Device("cpu"))
     slide = open_slide(phantom)
-    tiles = survey_slide(slide, model.card, Settings()).tiles
+    tiles = survey_slide(open_reader(slide), model.card, Settings()).tiles
     assert len(tiles) == len(found["serial"]) > 50
     reader = open_reader(slide)
     pixels = read_tiles(reader, TileBatch(slide, tiles, 0))

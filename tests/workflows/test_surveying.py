@@ -1,4 +1,4 @@
-"""The picture that planning leaves for the overlay."""
+"""What a slide is looked at for before its tiles are read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from slidetriage.models import load_bundle
-from slidetriage.workflows import planning
+from slidetriage.workflows import surveying
 from slidetriage.workflows.settings import Settings
-from slidetriage.workflows.sources import SlideRequest
-from slidetriage.workflows.steps import PlanStep, SlidePlan
+from slidetriage.wsi import open_reader, open_slide
 from tiny_slides import gradient, write_tiff
 
 
@@ -20,13 +19,11 @@ def test_the_picture_has_the_same_size_whatever_the_slides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int
 ) -> None:
     """The thumbnail has 150 x 50 px: it is made smaller, or the picture is read anew."""
-    monkeypatch.setattr(planning, "PICTURE_PX", pixels)
+    monkeypatch.setattr(surveying, "PICTURE_PX", pixels)
     path = write_tiff(tmp_path / "a.tif", gradient(400, 1200), mpp=1.0)
     card = load_bundle("breast-idc-scout").card
-    step = PlanStep(SlideRequest(path, "a"), tmp_path / "staging")
-    plan = planning.plan_slide(step, card, "0" * 64, Settings(), tmp_path / "out")
-    assert isinstance(plan, SlidePlan)
-    picture = np.load(step.staging / planning.PICTURE_FILE)
+    reader = open_reader(open_slide(path))
+    picture = surveying.survey_slide(reader, card, Settings()).picture
     assert picture.dtype == np.uint8
     assert picture.shape[0] * picture.shape[1] == pytest.approx(pixels, rel=0.06)
     assert picture.shape[1] / picture.shape[0] == pytest.approx(3, rel=0.06)

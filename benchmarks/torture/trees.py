@@ -1,0 +1,54 @@
+"""What a run left in its output folder, held against an undisturbed run's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+from slidetriage.workflows.ledger import verify_output
+from slidetriage.workflows.ledger.audit import read_audit, verify_audit
+from slidetriage.workflows.ledger.places import RUN, audit_path
+
+KEPT = ("DONE", "DONE_WITH_GAPS", "REJECTED")
+"""States in which a slide is not done again."""
+
+
+def tree(out: Path) -> dict[str, str]:
+    """sha256 of every file by its path, but for those that depend on when and where."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.relative_to(out).parts[0] != RUN
+    }
+
+
+def differences(out: Path, reference: dict[str, str]) -> list[str]:
+    """What is not as in the reference: files, leftovers, log, findings of `verify`."""
+    found = tree(out)
+    said = [f"missing: {name}" for name in sorted(reference.keys() - found.keys())]
+    said += [f"too many: {name}" for name in sorted(found.keys() - reference.keys())]
+    shared = sorted(reference.keys() & found.keys())
+    said += [f"differs: {name}" for name in shared if reference[name] != found[name]]
+    said += [f"left: {name}" for name in (".staging", ".slidetriage.lock") if (out / name).exists()]
+    said += [f"verify: {one.directory} {one.file} {one.what}" for one in verify_output(out)]
+    return said
+
+
+def audit_problem(out: Path) -> str | None:
+    """What breaks the chain of the log."""
+    return verify_audit(audit_path(out)).problem
+
+
+def count_redone(out: Path) -> tuple[int, int]:
+    """How often a slide was begun beyond its first time, and how often though it had ended well."""
+    begun: Counter[int] = Counter()
+    ended: set[int] = set()
+    again = 0
+    for event in read_audit(audit_path(out)):
+        if event["event"] == "slide_running":
+            begun[event["row"]] += 1
+            again += event["row"] in ended
+        elif event["event"] == "slide_ended" and event["state"] in KEPT:
+            ended.add(event["row"])
+    return sum(begun.values()) - len(begun), again
