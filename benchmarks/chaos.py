@@ -1,7 +1,7 @@
 """Runs that are killed at random, and what they leave once they were resumed.
 
     python benchmarks/chaos.py [--json] [--trials 8] [--seed 1] [--points 12] [--rounds 1]
-        [--doubles 2] [--serial] [--only N] [--keep DIR]
+        [--chained] [--doubles 2] [--serial] [--only N] [--keep DIR]
 
 A batch of five small painted slides and a damaged one is run undisturbed: the reference. In each
 trial the command line is started in a session of its own; one to three times a process of it,
@@ -24,22 +24,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from torture.commands import (
-    Command,
-    choose_target,
-    draw_signal,
-    orphans,
-    send,
-    warm_up,
-)
+from torture.commands import Command, choose_target, draw_signal, orphans, send, warm_up
+from torture.figures import Figures
 from torture.slide_worker import MEMORY, tiny_model
-from torture.trees import audit_problem, count_redone, differences, tree
+from torture.trees import differences, examine, tree
 
 from faults.painted import aperio, paint
 from faults.tiff_parts import write_parts
@@ -58,47 +50,6 @@ LOCKED = 75
 ASKED = Path("run", "private", "run.json")
 SUSPECT = ("decoder", "nursery")
 """Killed at most once in a trial: a slide at which decoders die again and again is given up."""
-
-
-@dataclass
-class Figures:
-    """What came of the trials so far."""
-
-    seed: int
-    trials: int = 0
-    identical: int = 0
-    kills: int = 0
-    redone: int = 0
-    recomputed: int = 0
-    audits: int = 0
-    by_target: Counter[str] = field(default_factory=Counter)
-    by_signal: Counter[str] = field(default_factory=Counter)
-    tried: Counter[str] = field(default_factory=Counter)
-    same: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-    def record(self, seconds: float) -> dict[str, object]:
-        """For programs."""
-        return {
-            "trials": self.trials,
-            "identical": self.identical,
-            "redone_slides": self.redone,
-            "recomputed_slides": self.recomputed,
-            "kills": self.kills,
-            "seed": self.seed,
-            "by_target": dict(self.by_target.most_common()),
-            "by_signal": dict(self.by_signal.most_common()),
-            "crash_points": {"tried": self.tried["point"], "identical": self.same["point"]},
-            "double_runs": {
-                "tried": self.tried["double"],
-                "identical": self.same["double"],
-                "refused": self.refused,
-            },
-            "audit_valid": self.audits,
-            "seconds": round(seconds),
-            "wrong": self.wrong[:20],
-        }
 
 
 class Chaos:
@@ -138,7 +89,7 @@ class Chaos:
 
     def begin(self, out: Path, *, crash_at: str = "", cold: bool = False) -> Command:
         """Start the run, or resume it where there is one to resume."""
-        said = out.with_suffix(".said")
+        said = out.with_name(f"{out.name}.said")
         if (out / ASKED).exists():
             arguments = ["resume", out]
         else:
@@ -211,13 +162,29 @@ class Chaos:
             sessions.append(command.pid)
             codes.append(command.wait())
         if codes[0] != -signal.SIGKILL and nth > 1:  # it is not passed so often
-            self.begin(out, crash_at=f"{point}#1").wait()
+            command = self.begin(out, crash_at=f"{point}#1")
+            sessions.append(command.pid)
+            codes.append(command.wait())
         elif codes[0] != -signal.SIGKILL:
             self.figures.wrong.append(f"crash point {point}#{nth} is not passed: {codes}")
         self.figures.tried["point"] += 1
         told = f"crash point {point}#{nth}, way {way}"
         same = self.settle(out, command, sessions, told)
         self.figures.same["point"] += same
+
+    def try_chain(self) -> None:
+        """One run that dies at one crash point after the other, each time resumed."""
+        out, sessions = self.root / "chain", []
+        # At the last points a slide is published each time, so they come while there are slides.
+        for point in reversed(POINTS):
+            command = self.begin(out, crash_at=f"{point}#1")
+            sessions.append(command.pid)
+            code = command.wait()
+            if code != -signal.SIGKILL:
+                self.figures.wrong.append(f"crash point {point} is not passed: {code}")
+        same = self.settle(out, command, sessions, f"crash points {', '.join(POINTS)}")
+        self.figures.tried["point"] += len(POINTS)
+        self.figures.same["point"] += len(POINTS) * same
 
     def try_double(self, number: int) -> None:
         """Two command lines at once into one folder."""
@@ -254,21 +221,13 @@ class Chaos:
         if code != self.code:
             problems.append(f"ends with {codes}")
         problems += [f"orphan {name}" for name in orphans(sessions)]
-        try:
-            problems += differences(out, self.references[cold])
-            problem = audit_problem(out)
-            redone, recomputed = count_redone(out)
-        except Exception as error:  # noqa: BLE001 - a record that cannot be read is a finding
-            problem, redone, recomputed = f"{type(error).__name__}: {error}", 0, 0
-        if problem:
-            problems.append(f"log: {problem}")
-        if recomputed and "publish.renamed" not in told:
-            problems.append(f"{recomputed} slides were done again though they had ended")
+        left = examine(out, self.references[cold])
+        problems += left.problems
         figures = self.figures
-        figures.audits += problem is None
-        figures.redone += redone
-        figures.recomputed += recomputed
-        said = out.with_suffix(".said")
+        figures.audits += left.log_valid
+        figures.redone += left.redone
+        figures.recomputed += left.recomputed
+        said = out.with_name(f"{out.name}.said")
         if problems:
             what = f"--seed {self.seed} {told}, codes {codes}: {'; '.join(problems)[:800]}"
             figures.wrong.append(what)
@@ -292,7 +251,9 @@ def torture(args: argparse.Namespace, root: Path) -> dict[str, object]:
     with ThreadPoolExecutor(args.jobs) as pool:
         tried = [pool.submit(chaos.try_kills, number) for number in numbers]
         if args.only is None:
-            for way in range(args.rounds):
+            if args.chained:
+                tried.append(pool.submit(chaos.try_chain))
+            for way in range(0 if args.chained else args.rounds):
                 tried += [pool.submit(chaos.try_point, at, way) for at in POINTS[: args.points]]
             tried += [pool.submit(chaos.try_double, number) for number in range(args.doubles)]
         for each in tried:
@@ -308,6 +269,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--points", type=int, default=len(POINTS), help="how many crash points")
     parser.add_argument("--rounds", type=int, default=1, choices=(1, 2, 3), help="of crash points")
+    parser.add_argument("--chained", action="store_true", help="all crash points in one folder")
     parser.add_argument("--doubles", type=int, default=2)
     parser.add_argument("--only", type=int, nargs="+", default=None, help="numbers of trials")
     parser.add_argument("--serial", action="store_true", help="never take Dask")

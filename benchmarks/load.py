@@ -1,6 +1,7 @@
 """Thousands of small slides in one run: rate, memory, handles, resuming, and a huge manifest.
 
-    python benchmarks/load.py [--json] [--slides 60] [--seed 1] [--rows 100000] [--only PART ...]
+    python benchmarks/load.py [--json] [--slides 60] [--seed 1] [--rows 100000] [--few-pictures]
+        [--only PART ...]
 
 `batch`: that many distinct slides of 768 x 512 px at 4 um/px through the serial engine of this
 process with a network that costs next to nothing; slides per hour, the slope of memory over the
@@ -24,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -35,7 +36,7 @@ import psutil
 import tifffile
 from numpy.typing import NDArray
 from reading import choose_tiles
-from torture.slide_worker import make_work, tiny_model
+from torture.slide_worker import few_pictures, make_work, tiny_model
 from torture.watching import Watch, slope
 
 from faults.painted import paint
@@ -264,6 +265,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=100_000, help="of the manifest")
+    parser.add_argument("--few-pictures", action="store_true", help="draw one in twenty")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--register", type=Path, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -274,7 +276,8 @@ def main() -> None:
     figures: dict[str, object] = {}
     with make_work() as work:
         if "batch" in args.only:
-            figures |= measure_batch(work.root, args.slides, args.seed)
+            with few_pictures() if args.few_pictures else nullcontext():
+                figures |= measure_batch(work.root, args.slides, args.seed)
         if "manifest" in args.only:
             figures["manifest_100k"] = measure_manifest(work.root, args.rows)
         if "overhead" in args.only:

@@ -17,7 +17,7 @@ from slidetriage.wsi import DICOM_SUFFIXES, file_signatures
 
 from .identity import SCHEMA_VERSION
 from .settings import Settings
-from .sources import SlideRequest, public_name
+from .sources import SIDECAR_SUFFIX, SlideRequest, public_name
 
 
 def fingerprint(request: SlideRequest, model: str, settings: Settings) -> str | None:
@@ -51,8 +51,8 @@ def fingerprint(request: SlideRequest, model: str, settings: Settings) -> str | 
 def _files(path: Path) -> tuple[Path, ...]:
     """The slide's own file and those that may belong to it, without opening any."""
     suffix = path.suffix.lower()
-    beside = path.with_name(f"{path.name}.sha256")
-    stated = (beside,) if beside.exists() else ()
+    beside = path.with_name(f"{path.name}{SIDECAR_SUFFIX}")
+    stated = (beside,) if os.path.lexists(beside) else ()
     if suffix == ".mrxs":
         parts = path.with_suffix("").rglob("*")
     elif suffix in (".vms", ".vmu"):

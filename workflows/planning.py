@@ -66,6 +66,6 @@ def _key(
     request: SlideRequest, slide: Slide, digest: str, identity: str, settings: Settings
 ) -> str:
     scale = {"mpp": [slide.mpp.x, slide.mpp.y], "mpp_source": slide.mpp.source}
-    return result_key(
-        digest, identity, {**settings.as_record(), **scale, "name": public_name(request, settings)}
-    )
+    # A name need not be Unicode, and the key is of JSON.
+    name = public_name(request, settings).encode("utf-8", "backslashreplace").decode()
+    return result_key(digest, identity, {**settings.as_record(), **scale, "name": name})

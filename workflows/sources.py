@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import glob
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
@@ -87,6 +89,8 @@ def expected_hash(request: SlideRequest) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EACCES) and not os.path.lexists(sidecar):
+            return None  # there can be none, or none that may be seen
         raise SlideNotReadable(
             f"{sidecar.name}: the slide's hash cannot be read ({error.strerror or error}).",
             mend="Check the file beside the slide, or remove it.",

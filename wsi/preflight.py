@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
     except OSError as error:
         what = "no such file"
         if error.errno == errno.ENAMETOOLONG:
-            what = "its path is longer than the system allows"
+            what = "its path is too long for the system"
         elif path.is_symlink():
             what = "the link leads nowhere"
         raise SlideNotFound(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from slidetriage.workflows.ledger import verify_output
@@ -35,9 +36,31 @@ def differences(out: Path, reference: dict[str, str]) -> list[str]:
     return said
 
 
-def audit_problem(out: Path) -> str | None:
-    """What breaks the chain of the log."""
-    return verify_audit(audit_path(out)).problem
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a run that was killed and resumed left behind."""
+
+    problems: list[str]
+    log_valid: bool
+    redone: int
+    """How often a slide was begun beyond its first time."""
+    recomputed: int
+    """How often though it had ended well."""
+
+
+def examine(out: Path, reference: dict[str, str]) -> Left:
+    """Everything that is not as it must be."""
+    try:
+        problems = differences(out, reference)
+        problem = verify_audit(audit_path(out)).problem
+        redone, recomputed = count_redone(out)
+    except Exception as error:  # noqa: BLE001 - a record that cannot be read is a finding
+        return Left([f"{type(error).__name__}: {error}"], False, 0, 0)
+    if problem is not None:
+        problems.append(f"log: {problem}")
+    if recomputed:
+        problems.append(f"{recomputed} slides were done again though they had ended")
+    return Left(problems, problem is None, redone, recomputed)
 
 
 def count_redone(out: Path) -> tuple[int, int]:

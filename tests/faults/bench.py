@@ -161,14 +161,16 @@ def run_batch(
     good: Sequence[Path],
     *,
     growing: Path | None = None,
-    timeout_s: float = 120,
+    environment: dict[str, str] | None = None,
 ) -> Run:
     """All specimens and the good slides in one run; `growing` grows meanwhile."""
     plain = [s.path for s in specimens if not s.columns]
     stated = [s for s in specimens if s.columns]
     manifest = [write_manifest(here / "manifest.csv", stated)] if stated else []
     with _appending(growing) if growing else nullcontext():
-        return run_cli([*manifest, *plain, *good], here / "results", timeout_s=timeout_s)
+        return run_cli(
+            [*manifest, *plain, *good], here / "results", timeout_s=240, environment=environment
+        )
 
 
 @contextmanager
@@ -200,15 +202,39 @@ def left_visible(out: Path) -> list[str]:
     )
 
 
-def make_once(folder: Path, name: str, make: Callable[[Path], Made]) -> Made:
-    """What `make` gives, made by one process for all that test at the same time."""
+def make_once(
+    folder: Path, name: str, make: Callable[[Path], Made], *, wait: bool = True
+) -> Made | None:
+    """What `make` gives, made by one process for all that test at the same time.
+
+    None where another makes it just now and it is not waited for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{name}.pickle"
     with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
         if not kept.exists():
             here = folder / name
             here.mkdir()
             kept.write_bytes(pickle.dumps(make(here)))
     made: Made = pickle.loads(kept.read_bytes())
+    return made
+
+
+def make_all(
+    folder: Path, makers: dict[str, Callable[[Path], Made]], *, backwards: bool
+) -> dict[str, Made]:
+    """Everything in `makers`; another process that comes from the other end makes the rest."""
+    order = sorted(makers, reverse=backwards)
+    for name in order:
+        make_once(folder, name, makers[name], wait=False)
+    return {name: one(make_once(folder, name, makers[name])) for name in order}
+
+
+def one(made: Made | None) -> Made:
+    """What was made, which was waited for."""
+    assert made is not None
     return made

@@ -158,8 +158,8 @@ CASES = (
     _case(49, "level larger than level 0", "E_NOT_SLIDE E_BAD_MPP", fails="aperio|generic"),
     _case(
         50,
-        "grey, 16-bit, RGBA, palette, fluorescence",
-        "E_NOT_RGB",
+        "grey, 16-bit, palette, CMYK, Lab, fluorescence; RGBA is taken",
+        "E_NOT_RGB DONE",
         fails="grey|two-channels|sixteen-bit|float|cmyk|lab|palette|fluorescence",
         passes="rgba",
     ),

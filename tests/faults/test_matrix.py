@@ -11,8 +11,10 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,64 +25,35 @@ from numpy.typing import NDArray
 
 from conftest import DATA
 from faults import geometry, names, not_slides, pixels, truncation
-from faults.bench import Run, left_visible, make_once, run_batch, run_cli, tree
+from faults.bench import Run, left_visible, make_all, make_once, one, run_batch, run_cli, tree
 from faults.cases import BY_NUMBER, CASES, SECTIONS
 from faults.painted import write_good
 from faults.specimens import Specimen
 
 VARIANTS = DATA / "slides" / "dicom-variants"
-HUNG_AFTER_S = 40.0
-"""For the few that are run by themselves because they may take the process with them."""
-
 MORE_MEMORY_KB = 400_000
 """That a batch of hostile slides may take beyond a clean run."""
 
 
-def make_beyond(here: Path) -> list[Specimen]:
-    """Names and places that may end the run before it begins, or when it tells of them."""
-    makers = (not_slides.make_closed, names.make_too_long, names.make_undecodable)
-    return [specimen for make in makers for specimen in make(here)]
+def make_real(here: Path) -> list[Specimen]:
+    """What is made of real DICOM files: broken series, and a slide that kills its reader."""
+    if not VARIANTS.exists():
+        return []
+    return [*truncation.make_dicom(here, VARIANTS), pixels.make_killer(here, VARIANTS)]
 
 
-def make_killer(here: Path) -> list[Specimen]:
-    """What may kill its reader."""
-    return [pixels.make_killer(here, VARIANTS)] if VARIANTS.exists() else []
-
-
-def make_dicom(here: Path) -> list[Specimen]:
-    """What is made of real files."""
-    return truncation.make_dicom(here, VARIANTS) if VARIANTS.exists() else []
-
-
-BATCHES: dict[str, Callable[[Path], list[Specimen]]] = {
-    "A": not_slides.make,
-    "B": truncation.make,
-    "C": pixels.make,
-    "D": geometry.make,
-    "E": names.make,
-    "dicom": make_dicom,
-    "ring": not_slides.make_rings,
-    "killer": make_killer,
-    "beyond": make_beyond,
+BATCHES: dict[str, tuple[Callable[[Path], list[Specimen]], ...]] = {
+    "A": (not_slides.make, not_slides.make_rings, not_slides.make_closed),
+    "B": (truncation.make,),
+    "C": (pixels.make,),
+    "D": (geometry.make,),
+    "E": (names.make, names.make_too_long, names.make_undecodable),
+    "real": (make_real,),
 }
 
-
-ALONE = {
-    "08-folder": "beyond",
-    "11": "ring",
-    "35-killed": "killer",
-    "58": "beyond",
-    "62-too-long": "beyond",
-}  # fmt: skip
-"""What may take the whole run with it is not run with its section."""
-
-BY_SECTION = [
-    (
-        ALONE.get(label)
-        or ALONE.get(label[:2])
-        or ("dicom" if 22 <= case.number <= 24 else case.section),
-        label,
-    )
+REAL = ("22", "22-frames", "23", "24-one", "24-two", "35-killed")
+EACH = [
+    ("real" if label in REAL else case.section, label)
     for case in CASES
     for label in case.labels
     if case.section != "F"
@@ -95,49 +68,69 @@ class Batch:
     run: Run
 
 
+GOOD = ("good-one.svs", "good-two.svs")
+"""Slides with nothing wrong; the first has the pixels that most specimens are made of."""
+
+
+def write_slides(here: Path) -> tuple[Path, Path]:
+    """The good slides."""
+    return write_good(here / GOOD[0], 3), write_good(here / GOOD[1], 4)
+
+
+def run_specimens(name: str, good: tuple[Path, Path], here: Path) -> Batch:
+    """Run a batch with the good slides among it."""
+    slides = here / "slides"
+    slides.mkdir()
+    specimens = [specimen for make in BATCHES[name] for specimen in make(slides)]
+    growing = [s.path for s in specimens if s.path.name == truncation.GROWING]
+    run = run_batch(
+        here,
+        specimens,
+        good,
+        growing=growing[0] if growing else None,
+        environment={"FAULTS_DRAW": "1"} if name == "D" else None,
+    )
+    for closed in ("closed", "locked.svs"):
+        if (slides / closed).exists():
+            (slides / closed).chmod(0o700)  # so that all of it can be removed
+    return Batch({s.label: s for s in specimens}, run)
+
+
 @pytest.fixture(scope="session")
 def good(shared: Path) -> tuple[Path, Path]:
-    """Two slides with nothing wrong; the first has the pixels that most specimens are made of."""
-
-    def make(here: Path) -> tuple[Path, Path]:
-        return write_good(here / "good-one.svs", 3), write_good(here / "good-two.svs", 4)
-
-    return make_once(shared, "good", make)
-
-
-@pytest.fixture(scope="session")
-def clean(shared: Path, good: tuple[Path, Path]) -> Run:
-    """The good slides alone."""
-    run = make_once(shared, "clean", lambda here: run_cli(good, here / "results"))
-    assert run.returncode == 0, run.stderr
-    return run
+    """The good slides."""
+    return one(make_once(shared, "good", write_slides))
 
 
 @pytest.fixture(scope="session")
 def batches(shared: Path, good: tuple[Path, Path]) -> Callable[[str], Batch]:
-    """Runs a batch when it is first asked for."""
+    """Runs a batch when it is first asked for; where two processes test, both run all of them."""
+    makers = {f"batch-{name}": partial(run_specimens, name, good) for name in BATCHES}
+    makers["batch-clean"] = partial(run_clean, good)
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        made = make_all(shared, makers, backwards=int(worker[2:]) % 2 == 1)
+        return lambda name: made[f"batch-{name}"]
+    return lambda name: one(make_once(shared, f"batch-{name}", makers[f"batch-{name}"]))
 
-    def run(name: str) -> Batch:
-        def make(here: Path) -> Batch:
-            slides = here / "slides"
-            slides.mkdir()
-            specimens = BATCHES[name](slides)
-            growing = [s.path for s in specimens if s.path.name == truncation.GROWING]
-            alone = name in ALONE.values()
-            ran = run_batch(
-                here, specimens, good,
-                growing=growing[0] if growing else None,
-                timeout_s=HUNG_AFTER_S if alone else 240,
-            )  # fmt: skip
-            return Batch({s.label: s for s in specimens}, ran)
 
-        return make_once(shared, f"batch-{name}", make)
+def run_clean(good: tuple[Path, Path], here: Path) -> Batch:
+    """The good slides alone."""
+    return Batch({}, run_cli(good, here / "results"))
 
+
+@pytest.fixture(scope="session")
+def clean(batches: Callable[[str], Batch]) -> Run:
+    """The good slides alone."""
+    run = batches("clean").run
+    assert run.returncode == 0, run.stderr
     return run
 
 
-def needs_real_data(batch: str) -> bool:
-    return batch in ("dicom", "killer")
+def check_data(batch: str) -> None:
+    """Skip where real data is needed and absent."""
+    if batch == "real" and not VARIANTS.exists():
+        pytest.skip("real data not found")
 
 
 def test_there_are_76_cases_and_most_specimens_must_fail() -> None:
@@ -154,26 +147,24 @@ def test_there_are_76_cases_and_most_specimens_must_fail() -> None:
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_the_table_is_what_is_made(batch: str, tmp_path: Path) -> None:
-    if needs_real_data(batch) and not VARIANTS.exists():
-        pytest.skip("real data not found")
-    made = BATCHES[batch](tmp_path)
-    assert {s.label for s in made} == {label for where, label in BY_SECTION if where == batch}
-    for specimen in made:
+def test_the_table_is_what_is_made(batches: Callable[[str], Batch], batch: str) -> None:
+    check_data(batch)
+    made = batches(batch).specimens
+    assert set(made) == {label for where, label in EACH if where == batch}
+    for specimen in made.values():
         case = BY_NUMBER[specimen.case]
         assert specimen.variant in (case.fails if specimen.must_fail else case.passes)
         assert set(specimen.codes or (specimen.state,)) <= set(case.expected), specimen.label
 
 
-@pytest.mark.parametrize(("batch", "label"), BY_SECTION, ids=[label for _, label in BY_SECTION])
+@pytest.mark.parametrize(("batch", "label"), EACH, ids=[label for _, label in EACH])
 def test_it_ends_as_it_must(batches: Callable[[str], Batch], batch: str, label: str) -> None:
     """State, code, and a message that names the slide, the cause and the remedy."""
-    if needs_real_data(batch) and not VARIANTS.exists():
-        pytest.skip("real data not found")
+    check_data(batch)
     ran = batches(batch)
     specimen = ran.specimens[label]
-    if specimen.case == 8 and os.access(specimen.path, os.R_OK) and os.geteuid():
-        pytest.skip("this file system knows no permissions")
+    if specimen.case == 8 and not os.geteuid() and not shutil.which("setpriv"):
+        pytest.skip("root may read anything, and setpriv is not installed")
     row = ran.run.row(specimen.path)
     assert row["state"] == specimen.state, row
     assert row["code"] in (specimen.codes or (None,)), row
@@ -189,8 +180,7 @@ def test_nothing_else_is_touched(
     batches: Callable[[str], Batch], clean: Run, good: tuple[Path, Path], batch: str
 ) -> None:
     """Exit status, other slides' bytes, no partial folder, no process, staging or lock."""
-    if needs_real_data(batch) and not VARIANTS.exists():
-        pytest.skip("real data not found")
+    check_data(batch)
     ran = batches(batch)
     run, specimens = ran.run, ran.specimens.values()
     assert run.returncode == (3 if any(s.must_fail for s in specimens) else 0), run.stderr[-2000:]
@@ -298,11 +288,11 @@ def test_every_name_has_its_own_folder(batches: Callable[[str], Batch]) -> None:
             folders.setdefault(directory.casefold(), set()).add(directory)
     assert [names for names in folders.values() if len(names) > 1] == []
     paths = {label: specimen.path for label, specimen in ran.specimens.items()}
-    for one, other in (
+    for this, that in (
         ("59-decomposed", "59-composed"), ("59-upper", "59-lower"), ("60-one", "60-two"),
         ("60-one", "60-suffix"),
     ):  # fmt: skip
-        first, second = (ran.run.row(paths[label])["directory"] for label in (one, other))
+        first, second = (ran.run.row(paths[label])["directory"] for label in (this, that))
         assert first.casefold() != second.casefold()
     assert len({ran.run.row(paths[f"61-{n}"])["score"] for n in ("first", "second")}) == 1
 
@@ -326,29 +316,25 @@ def test_an_id_that_climbs_stays_inside(batches: Callable[[str], Batch]) -> None
     assert list(ran.run.out.parents[2].rglob("*climbed*")) == [ran.run.out / directory]
 
 
-def test_what_a_searched_folder_holds_is_not_passed_over(
-    shared: Path, good: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """A slide that is a broken link, or no file at all, is missed by nobody else."""
-    slides = tmp_path / "slides"
+def test_what_is_no_file_is_not_passed_over(good: tuple[Path, Path], tmp_path: Path) -> None:
+    """A broken link in a folder that is searched is missed by nobody else.
+
+    A folder called like a slide, when it is named, is one slide that is none, and not the end.
+    """
+    slides, named = tmp_path / "slides", tmp_path / "named.svs"
     slides.mkdir()
+    named.mkdir()
     (slides / "good.svs").symlink_to(good[0])
     (slides / "dangling.svs").symlink_to("nowhere.svs")
     (slides / "pipe.svs").symlink_to("/dev/null")
     (slides / "empty.svs").mkdir()
-    run = run_cli([slides], tmp_path / "results")
-    states = {Path(row["path"]).name: (row["state"], row["code"]) for row in run.rows}
-    assert states["good.svs"] == ("DONE", None)
-    assert states.get("dangling.svs") == ("REJECTED", "E_NOT_FOUND")
-    assert states.get("pipe.svs") == ("REJECTED", "E_NOT_REGULAR")
-    assert states.get("empty.svs") == ("REJECTED", "E_NOT_REGULAR")
-
-
-def test_a_folder_called_a_slide_stops_nothing(good: tuple[Path, Path], tmp_path: Path) -> None:
-    """Named on the command line it is one slide that is none, not the end of the run."""
-    folder = tmp_path / "folder.svs"
-    folder.mkdir()
-    run = run_cli([folder, good[0]], tmp_path / "results")
+    run = run_cli([slides, named], tmp_path / "results")
     assert run.returncode == 3, run.stderr
-    assert run.row(folder)["code"] == "E_NOT_REGULAR"
-    assert run.row(good[0])["state"] == "DONE"
+    ends = {Path(row["path"]).name: (row["state"], row["code"]) for row in run.rows}
+    assert ends == {
+        "good.svs": ("DONE", None),
+        "dangling.svs": ("REJECTED", "E_NOT_FOUND"),
+        "pipe.svs": ("REJECTED", "E_NOT_REGULAR"),
+        "empty.svs": ("REJECTED", "E_NOT_REGULAR"),
+        "named.svs": ("REJECTED", "E_NOT_REGULAR"),
+    }

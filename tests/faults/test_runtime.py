@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from faults.bench import Run, left_visible, make_once, run_cli, tree
+from faults.bench import Run, left_visible, make_once, one, run_cli, tree
 from faults.cases import BY_NUMBER
 from faults.painted import write_good
+
+pytestmark = pytest.mark.slow
 
 HOOKS = Path(__file__).with_name("hooks")
 TIMEOUT_S = 100.0
@@ -113,7 +115,7 @@ def stage(shared: Path, tmp_path: Path) -> Stage:
         slides = (write_good(here / "faulty.svs", 3), write_good(here / "sound.svs", 4))
         return run_cli(slides, here / "results")
 
-    clean = make_once(shared, "runtime", make)
+    clean = one(make_once(shared, "runtime", make))
     assert clean.returncode == 0, clean.stderr
     before = {Path(row["path"]).name: row for row in clean.rows}
     paths = []
