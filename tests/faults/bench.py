@@ -218,6 +218,7 @@ def make_once(
             return None
         if not kept.exists():
             here = folder / name
+            shutil.rmtree(here, ignore_errors=True)  # of one who was killed at it
             here.mkdir()
             kept.write_bytes(pickle.dumps(make(here)))
     made: Made = pickle.loads(kept.read_bytes())

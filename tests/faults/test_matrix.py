@@ -30,6 +30,8 @@ from faults.cases import BY_NUMBER, CASES, SECTIONS
 from faults.painted import write_good
 from faults.specimens import Specimen
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = DATA / "slides" / "dicom-variants"
 MORE_MEMORY_KB = 400_000
 """That a batch of hostile slides may take beyond a clean run."""
