@@ -33,7 +33,11 @@ def workers() -> list[psutil.Process]:
     """The worker processes, which are the children of this process's nannies."""
     children = psutil.Process().children(recursive=True)
     # They are forked from a process of the same command line, which is no worker.
-    return [p for p in children if "forkserver" in " ".join(p.parent().cmdline())]
+    return [
+        process
+        for process in children
+        if all("forkserver" in " ".join(p.cmdline()) for p in (process, process.parent()))
+    ]
 
 
 def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
@@ -41,7 +45,8 @@ def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
     while not done.is_set():
         for process in workers():
             with contextlib.suppress(psutil.Error):
-                if str(path) in {file.path for file in process.open_files()}:
+                readers = process.children(recursive=True)
+                if any(str(path) in {f.path for f in each.open_files()} for each in readers):
                     process.kill()
                     process.wait(10)
                     killed.append(process.pid)
