@@ -51,7 +51,7 @@ SETTLED_AFTER = 50
 """Mutants after which memory must not grow any more; before that, libraries are loaded."""
 
 SLOW_S = 5.0
-"""A mutant that takes longer is told of."""
+"""A mutant that takes longer is told of, as is one that kills its decoders."""
 
 STATED_MPP = 2.0
 
@@ -119,8 +119,10 @@ class Fuzzer:
         if seconds > LONGEST_S + pixels / PIXELS_PER_S:
             problems.append(f"took {seconds:.0f} s")
         self.tally.take(str(number), outcome, seconds)
-        if seconds > SLOW_S:
-            print(f"slow: {seconds:.1f} s: --only {number}: {outcome}"[:300], file=sys.stderr)
+        crashed = isinstance(outcome, SlideFailure) and outcome.code == "E_CRASH"
+        if crashed or seconds > SLOW_S:
+            what = "crash" if crashed else "slow"
+            print(f"{what}: {seconds:.1f} s: --only {number}: {outcome}"[:300], file=sys.stderr)
         if problems:
             self._tell(number, f"{seed.name}: {'; '.join(said)}: {'; '.join(problems)}", files)
 
