@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 from slidetriage import __version__
 from slidetriage.errors import ModelError, SlideTriageError, UsageError
 
+from .interrupts import heed_interrupts
 from .json_output import print_json
 from .ledger.commands import audit_app, audit_verify, report, status, verify
 from .options import (
@@ -67,9 +67,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # An interrupt while workers start leaves tasks half-way, of which asyncio tells at length.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    for wish in (signal.SIGTERM, signal.SIGHUP):
-        # Stopping is the same whoever asks for it.
-        signal.signal(wish, signal.default_int_handler)
+    heed_interrupts()
     try:
         code = app(standalone_mode=False)
     except click.ClickException as error:

@@ -12,6 +12,7 @@ from typing import Protocol
 from slidetriage.errors import OutputError
 from slidetriage.tiling import split_batches
 
+from .interrupts import check_interrupts
 from .serial import Engine
 from .settings import Settings
 from .sources import SlideRequest, display_name
@@ -67,6 +68,9 @@ class Notes(Protocol):
         ...
 
 
+BEGUN_AT_LEAST = 2
+"""Slides in work at a time at least: one is finished while the tiles of the next are read."""
+
 More = Callable[[bool], list[SlideRequest] | None]
 """Slides that came while the run lasts; None where none will come any more. Where all others are
 done, which its argument says, it may wait a little for some."""
@@ -108,6 +112,7 @@ class Run:
         self._by_directory: dict[str, Job] = {}
         self._unplanned: deque[Job] = deque()
         self._planning = 0
+        self._begun = 0
         self._ready: deque[tuple[Job, Step]] = deque()
         self._take_on(requests)
 
@@ -135,6 +140,7 @@ class Run:
         self._watcher.started(len(self._jobs))
         in_flight = 0
         while True:
+            check_interrupts()
             if more is not None:
                 came = more(in_flight == 0 and not self._unplanned)
                 if came is None:
@@ -155,15 +161,24 @@ class Run:
             self._take(self._owner.pop(id(step)), receipt)
 
     def _next_step(self, slots: int) -> Step | None:
-        """What is ready, but the next slide is opened before the work on the last runs out."""
+        """What is ready, but the next slide is opened before the work on the last runs out.
+
+        No more slides are in work at a time than it takes to keep the engine busy: each would be
+        begun again if this process were killed.
+        """
         if self._unplanned and not self._planning and len(self._ready) <= slots:
             return self._plan_next()
         while self._ready:
-            job, step = self._ready.popleft()
+            job, step = self._ready[0]
+            if job.outcome is None and not job.begun:
+                enough = self._begun >= max(BEGUN_AT_LEAST, slots // 2)
+                if enough and isinstance(step, EncodeStep):
+                    return None
+                job.begun = True
+                self._begun += 1
+                self._notes.begins(job.request)
+            self._ready.popleft()
             if job.outcome is None:
-                if not job.begun:
-                    job.begun = True
-                    self._notes.begins(job.request)
                 return self._owned(job, step)
         return self._plan_next() if self._unplanned else None
 
@@ -217,6 +232,7 @@ class Run:
         return FinishStep(plan, job.staging, job.error, tuple(sorted(job.runtimes)))
 
     def _end(self, job: Job, outcome: SlideResult | SlideFailure) -> None:
+        self._begun -= job.begun
         job.outcome = outcome = self._notes.ends(job.request, outcome, job.plan)
         job.plan = None  # a batch of thousands must not hold the tiles of each
         shutil.rmtree(job.staging, ignore_errors=True)
