@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import timm
 import torch
 
+from slidetriage.errors import SlideTriageError
 from slidetriage.models import (
     EncoderCard,
     HeadCard,
@@ -25,8 +28,10 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def make_bundle(folder: Path, backbone: str, *, mpp: float, tile_px: int) -> Path:
     """A bundle of this timm backbone with a small head, on tiles of that scale; made once."""
-    if (folder / "card.json").exists():
+    with suppress(SlideTriageError):  # it is not there, or of another version
+        load_bundle(folder)
         return folder
+    shutil.rmtree(folder, ignore_errors=True)
     model = timm.create_model(backbone, num_classes=0)
     encoder = EncoderCard(
         name=backbone, arguments={}, pooling="default", feature_size=model.num_features,

@@ -31,7 +31,7 @@ from random import Random
 from torture.commands import Command, choose_target, draw_signal, orphans, send, warm_up
 from torture.figures import Figures
 from torture.slide_worker import MEMORY, tiny_model
-from torture.trees import differences, examine, tree
+from torture.trees import Left, differences, examine, tree
 
 from faults.painted import aperio, paint
 from faults.tiff_parts import write_parts
@@ -130,8 +130,10 @@ class Chaos:
         self.figures.trials += 1
         self.figures.kills += len(killed)
         told = f"--only {number} ({'dask' if cold else 'serial'}; {', '.join(killed)})"
-        same = self.settle(out, command, sessions, told, cold=cold)
+        same, left = self.settle(out, command, sessions, told, cold=cold)
         self.figures.identical += same
+        self.figures.redone += left.redone
+        self.figures.most_redone = max(self.figures.most_redone, left.redone / max(1, len(killed)))
 
     def wait_for_moment(
         self, out: Path, command: Command, random: Random, begun: float, *, cold: bool
@@ -169,7 +171,7 @@ class Chaos:
             self.figures.wrong.append(f"crash point {point}#{nth} is not passed: {codes}")
         self.figures.tried["point"] += 1
         told = f"crash point {point}#{nth}, way {way}"
-        same = self.settle(out, command, sessions, told)
+        same, _ = self.settle(out, command, sessions, told)
         self.figures.same["point"] += same
 
     def try_chain(self) -> None:
@@ -182,7 +184,7 @@ class Chaos:
             code = command.wait()
             if code != -signal.SIGKILL:
                 self.figures.wrong.append(f"crash point {point} is not passed: {code}")
-        same = self.settle(out, command, sessions, f"crash points {', '.join(POINTS)}")
+        same, _ = self.settle(out, command, sessions, f"crash points {', '.join(POINTS)}")
         self.figures.tried["point"] += len(POINTS)
         self.figures.same["point"] += len(POINTS) * same
 
@@ -201,12 +203,12 @@ class Chaos:
         if any(code not in (self.code, LOCKED) for code in codes) or codes == [LOCKED] * 2:
             self.figures.wrong.append(f"{told}: {said.read_text()[-500:]}")
             return
-        same = self.settle(out, first, [first.pid, second.pid], told)
+        same, _ = self.settle(out, first, [first.pid, second.pid], told)
         self.figures.same["double"] += same
 
     def settle(
         self, out: Path, command: Command, sessions: list[int], told: str, *, cold: bool = False
-    ) -> bool:
+    ) -> tuple[bool, Left]:
         """Resume until it ends as the reference did; whether all is as it must be."""
         problems = []
         code = command.wait()
@@ -225,7 +227,6 @@ class Chaos:
         problems += left.problems
         figures = self.figures
         figures.audits += left.log_valid
-        figures.redone += left.redone
         figures.recomputed += left.recomputed
         said = out.with_name(f"{out.name}.said")
         if problems:
@@ -237,7 +238,7 @@ class Chaos:
                 shutil.copytree(out, self.keep / out.name, dirs_exist_ok=True)
         shutil.rmtree(out, ignore_errors=True)
         said.unlink(missing_ok=True)
-        return not problems
+        return not problems, left
 
 
 def torture(args: argparse.Namespace, root: Path) -> dict[str, object]:

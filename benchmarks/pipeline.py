@@ -65,7 +65,7 @@ def run_ours(
             dimension=dimension,
             batch=settings.batch_tiles,
         )
-        waiting = [EncodeStep("benchmark", batch, staging) for batch in reversed(moved)]
+        waiting = [EncodeStep("benchmark", batch, staging, "") for batch in reversed(moved)]
         in_flight = 0
         while waiting or in_flight:
             while waiting and in_flight < engine.slots:

@@ -20,8 +20,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -82,34 +84,57 @@ def loopback_bytes() -> int:
 
 
 class MemoryWatch(threading.Thread):
-    """Samples the resident size of every worker process; the largest of one counts."""
+    """Samples the resident size of every worker process; the largest of one counts.
+
+    And, more seldom, what a worker has together with the processes that read for it, where pages
+    that several share count once in all.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak = 0
+        self.peak_with_readers = 0
         self._stopped = threading.Event()
 
     def run(self) -> None:
         """Sample until stopped."""
-        while not self._stopped.wait(0.02):
+        for number in count():
+            if self._stopped.wait(0.02):
+                return
             self.peak = max(self.peak, largest_worker())
+            if number % 25 == 0:
+                self.peak_with_readers = max(self.peak_with_readers, largest_with_readers())
 
-    def stop(self) -> int:
-        """The largest size seen, in bytes."""
+    def stop(self) -> None:
+        """Sample no more."""
         self._stopped.set()
         self.join()
-        return self.peak
+
+
+def workers() -> Iterator[psutil.Process]:
+    """The worker processes: those forked from the template."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, AttributeError):  # it or its parent has just ended
+            if "forkserver" in " ".join(process.parent().cmdline()):
+                yield process
 
 
 def largest_worker() -> int:
-    """Resident bytes of the largest worker process now (those forked from the template)."""
+    """Resident bytes of the largest worker process now."""
     sizes = [0]
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "forkserver" in " ".join(process.parent().cmdline()):
-                sizes.append(process.memory_info().rss)
-        except (psutil.Error, AttributeError):  # it or its parent has just ended
-            continue
+    for process in workers():
+        with suppress(psutil.Error):
+            sizes.append(process.memory_info().rss)
+    return max(sizes)
+
+
+def largest_with_readers() -> int:
+    """Proportional set size of the largest worker and its children now, in bytes."""
+    sizes = [0]
+    for process in workers():
+        with suppress(psutil.Error):
+            family = [process, *process.children(recursive=True)]
+            sizes.append(sum(each.memory_full_info().pss for each in family))
     return max(sizes)
 
 
@@ -172,11 +197,11 @@ def measure_sizes(args: argparse.Namespace, work: Path) -> dict[str, dict[str, f
         begin = time.perf_counter()
         engine = DaskEngine(settings, work / "out", workers=2)
         try:
-            idle = largest_worker()
+            idle, idle_with_readers = largest_worker(), largest_with_readers()
             watch = MemoryWatch()
             watch.start()
             clock = run_slide(engine, path, settings, work)
-            peak = watch.stop()
+            watch.stop()
         finally:
             engine.close()
         figures[f"{side**2 / 1e9:.1f}"] = {
@@ -184,7 +209,9 @@ def measure_sizes(args: argparse.Namespace, work: Path) -> dict[str, dict[str, f
             "tiles_per_s": round(clock.rate, 1),
             "seconds": round(time.perf_counter() - begin, 1),
             "worker_idle_mib": round(idle / 2**20),
-            "worker_peak_mib": round(peak / 2**20),
+            "worker_peak_mib": round(watch.peak / 2**20),
+            "with_readers_idle_mib": round(idle_with_readers / 2**20),
+            "with_readers_peak_mib": round(watch.peak_with_readers / 2**20),
         }
     return figures
 

@@ -191,6 +191,9 @@ class Card:
     metrics: tuple[Metric, ...]
     limits: tuple[str, ...]
     weights: WeightsCard
+    vendors: tuple[str, ...] | None = None
+    """Scanners whose slides it was made from, by OpenSlide's names such as "aperio"; None where
+    that is not known. A slide of another vendor needs eyes."""
 
     def __post_init__(self) -> None:
         _check(self)

@@ -17,14 +17,17 @@ def read_fields(kind: type[T], value: object, *, where: str) -> T:
     """Build a `kind` (a dataclass) from a JSON object.
 
     Lists become tuples, objects become nested dataclasses or mappings of scalars. A
-    whole number is taken where a float is asked for; nothing else is converted. Raises
+    whole number is taken where a float is asked for; nothing else is converted. A field
+    with a default may be left out. Raises
     `ModelError` that names the field, as in `card.classes[0].color`.
     """
     if not isinstance(value, dict):
         raise _wrong(where, "a JSON object", value)
     hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # is one
-    unknown, missing = sorted(set(value) - set(names)), [n for n in names if n not in value]
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # is one
+    names = [field.name for field in fields]
+    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    unknown, missing = sorted(set(value) - set(names)), [n for n in needed if n not in value]
     if unknown:
         raise ModelError(
             f"{where}: unknown field {unknown[0]!r}.",
@@ -32,7 +35,8 @@ def read_fields(kind: type[T], value: object, *, where: str) -> T:
         )
     if missing:
         raise ModelError(f"{where}: field {missing[0]!r} is missing.", mend="Add it to the card.")
-    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in names})
+    given = [name for name in names if name in value]
+    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in given})
 
 
 def write_fields(value: object) -> object:

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from slidetriage.workflows import station
+from slidetriage.workflows.decoding import Nursery
 from slidetriage.wsi import PhantomSpec, paint_phantom
 from tiny_slides import gradient, patch_table, tile_offsets, write_tiff
 
 DATA = Path(
     os.environ.get("SLIDETRIAGE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
 )
+
+
+class KeptNursery(Nursery):
+    """Outlives the run that asked for it."""
+
+    def close(self) -> None:
+        """Stay for the next run; every run ends its own decoders before this."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_nursery() -> Iterator[None]:
+    """All runs of a test process have one nursery: to start one takes a second of imports each.
+
+    Runs on workers and by the command line have their own, as users' runs do.
+    """
+    kept = cache(KeptNursery)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(station, "Nursery", kept)
+        yield
+    if kept.cache_info().currsize:
+        Nursery.close(kept())
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from distributed.scheduler import KilledWorker
 from slidetriage import __version__
 from slidetriage.errors import SlideTriageError, UsageError
 
+from .orphans import end_with_parent
 from .processes import find_gpus, plan_processes, start_cluster
 from .serial import AHEAD, Engine
 from .settings import Settings
@@ -102,6 +103,7 @@ class StationPlugin(WorkerPlugin):
         if self.private and threading.current_thread() is threading.main_thread():
             # A terminal sends Ctrl-C to every process; the run itself ends its workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            end_with_parent()  # which is the template; were it killed, nobody would end this one
         station = self._open_station(self.settings, self.out, at_once=self._at_once)
         _ = station.model  # loads it; it is compiled beside the first steps
         return station

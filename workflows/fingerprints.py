@@ -41,6 +41,7 @@ def fingerprint(request: SlideRequest, model: str, settings: Settings) -> str | 
         "name": os.fsencode(public_name(request, settings)).hex(),
         "mpp": [request.mpp, request.mpp_source],
         "sha256": request.sha256,
+        "stain": request.stain,
         "problem": request.problem and request.problem[0],
         "model": model,
         "settings": settings.as_record(),

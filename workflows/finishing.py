@@ -26,7 +26,7 @@ from .regions import find_regions
 from .results import Region, ScoredTiles
 from .settings import Settings
 from .steps import FinishStep, SlidePlan, SlideResult
-from .verdicts import judge
+from .verdicts import judge, outside_range
 
 CONTENT = "content"
 
@@ -132,7 +132,8 @@ def summarise(
     if missing:
         warnings.append(f"{missing} of {len(scored.read)} tissue tiles could not be read")
     score, novelty = (None, None) if found is None else (found.probability, found.novelty)
-    judgement = judge(bundle.card, score, novelty, missing=missing)
+    strange = outside_range(bundle.card, vendor=plan.slide.vendor, stain=plan.stain)
+    judgement = judge(bundle.card, score, novelty, missing=missing, strange=strange)
     return SlideResult(
         slide_id=plan.slide_id,
         state="DONE_WITH_GAPS" if missing else "DONE",

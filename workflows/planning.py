@@ -59,13 +59,19 @@ def plan_slide(
         tiles=survey.tiles,
         tissue_mm2=survey.tissue_mm2,
         signatures=found.signatures,
+        stain=request.stain,
     )
 
 
 def _key(
     request: SlideRequest, slide: Slide, digest: str, identity: str, settings: Settings
 ) -> str:
-    scale = {"mpp": [slide.mpp.x, slide.mpp.y], "mpp_source": slide.mpp.source}
+    stated: dict[str, object] = {
+        "mpp": [slide.mpp.x, slide.mpp.y],
+        "mpp_source": slide.mpp.source,
+    }
+    if request.stain is not None:
+        stated["stain"] = request.stain.encode("utf-8", "backslashreplace").decode()
     # A name need not be Unicode, and the key is of JSON.
     name = public_name(request, settings).encode("utf-8", "backslashreplace").decode()
-    return result_key(digest, identity, {**settings.as_record(), **scale, "name": name})
+    return result_key(digest, identity, {**settings.as_record(), **stated, "name": name})

@@ -51,6 +51,8 @@ class SlideRequest:
     """The slide's hash as the manifest states it: 64 hex digits in lower case."""
     priority: int = 0
     """Slides with a higher one go first."""
+    stain: str | None = None
+    """How the slide is stained, as the manifest says, such as "H&E"."""
     row: int | None = None
     """The slide's number in the private mapping file of the output folder."""
 
@@ -116,8 +118,8 @@ def find_requests(sources: Iterable[str | Path], *, mpp: float | None = None) ->
     ----------
     sources
         Files, folders (searched with their sub-folders), globs, or CSV manifests with a column
-        `path` and, if wanted, `slide_id`, `mpp`, `patient_id`, `sha256`, `priority`. Relative
-        paths in a manifest start at the manifest.
+        `path` and, if wanted, `slide_id`, `mpp`, `patient_id`, `sha256`, `priority`, `stain`.
+        Relative paths in a manifest start at the manifest.
     mpp
         um/px stated for all of them; a manifest's own value wins.
 
@@ -218,7 +220,7 @@ def read_manifest(path: Path, *, mpp: float | None = None) -> list[SlideRequest]
                 raise UsageError(
                     f"{path}: the manifest has no column 'path' (it has: {', '.join(columns)}).",
                     mend="Its first line must name the columns: path, slide_id, mpp, patient_id, "
-                    "sha256, priority.",
+                    "sha256, priority, stain.",
                 )
             return [
                 _request(row, path.parent, mpp, table.line_num)
@@ -233,6 +235,7 @@ def _request(row: dict[str, str], folder: Path, mpp: float | None, line: int) ->
     slide = folder / row["path"].strip()
     name = (row.get("slide_id") or "").strip() or slide.stem
     patient = (row.get("patient_id") or "").strip() or None
+    stain = (row.get("stain") or "").strip() or None
     try:
         # Neither the manifest's name nor what the cell holds is told: it may be a patient's name.
         where = f"line {line} of the manifest, {name}"
@@ -245,8 +248,9 @@ def _request(row: dict[str, str], folder: Path, mpp: float | None, line: int) ->
     source: MppSource = "command line" if stated is None else "manifest"
     used = mpp if stated is None else stated
     return SlideRequest(
-        slide, name, used, source, patient_id=patient, sha256=digest, priority=priority
-    )
+        slide, name, used, source,
+        patient_id=patient, sha256=digest, priority=priority, stain=stain,
+    )  # fmt: skip
 
 
 def _parse_mpp(text: str | None, *, where: str) -> float | None:

@@ -72,6 +72,8 @@ class SlidePlan:
     tissue_mm2: float
     signatures: tuple[tuple[int, int, int, int], ...]
     """Of the slide's files when they were hashed (see `file_signatures`)."""
+    stain: str | None = None
+    """As the manifest says."""
 
 
 @dataclass(frozen=True, slots=True)

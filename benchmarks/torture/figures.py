@@ -15,6 +15,8 @@ class Figures:
     identical: int = 0
     kills: int = 0
     redone: int = 0
+    most_redone: float = 0.0
+    """For each kill, in the trial where it was most."""
     recomputed: int = 0
     audits: int = 0
     by_target: Counter[str] = field(default_factory=Counter)
@@ -30,6 +32,8 @@ class Figures:
             "trials": self.trials,
             "identical": self.identical,
             "redone_slides": self.redone,
+            "redone_a_kill": round(self.redone / max(1, self.kills), 2),
+            "redone_a_kill_at_most": self.most_redone,
             "recomputed_slides": self.recomputed,
             "kills": self.kills,
             "seed": self.seed,

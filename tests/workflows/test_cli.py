@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from slidetriage.workflows.cli import main
+from slidetriage.workflows.interrupts import WISHES
 from slidetriage.workflows.publishing import claim_output
 
 Find = Callable[[str], Path]
@@ -38,7 +39,7 @@ def cli(*arguments: str | Path) -> Done:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["slidetriage", *map(str, arguments)])
         patch.setenv("COLUMNS", "120")
-        handlers = {wish: signal.getsignal(wish) for wish in (signal.SIGTERM, signal.SIGHUP)}
+        handlers = {wish: signal.getsignal(wish) for wish in WISHES}
         with pytest.raises(SystemExit) as ended:
             main()
         for wish, handler in handlers.items():

@@ -62,6 +62,13 @@ def test_workers_are_forked_from_a_process_of_one_thread(engine: DaskEngine) -> 
     assert any(name.startswith("libtorch_cpu") for name in held), "it has imported torch"
 
 
+def test_workers_end_with_the_process_they_are_forked_from(engine: DaskEngine) -> None:
+    (worker,) = workers()
+    worker.parent().kill()
+    worker.wait(10)
+    assert not worker.is_running()
+
+
 def test_nothing_listens_beyond_this_machine(engine: DaskEngine) -> None:
     listening = [
         connection.laddr.ip

@@ -8,7 +8,7 @@ import pytest
 
 from slidetriage.models import Card, NoveltyCard, OperatingPoint, load_bundle
 from slidetriage.models.trust import ConformalRule
-from slidetriage.workflows.verdicts import judge
+from slidetriage.workflows.verdicts import judge, outside_range
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,26 @@ def test_what_was_not_read_is_not_cleared(card: Card) -> None:
     assert (found.verdict, found.ruled_out) == ("needs eyes", False)
     assert "not all of its tissue was read" in found.reasons[0]
     assert judge(card, 0.9, 1.0, missing=1).verdict == "flag"
+
+
+@pytest.mark.parametrize("stain", [None, "H&E", "h and e", "HE", "Hematoxylin & Eosin"])
+def test_a_slide_like_those_of_the_model_has_nothing_strange(card: Card, stain: str | None) -> None:
+    assert outside_range(card, vendor="aperio", stain=stain) == ()
+    known = dataclasses.replace(card, vendors=("aperio", "hamamatsu"))
+    assert outside_range(known, vendor="hamamatsu", stain=stain) == ()
+
+
+def test_another_stain_or_scanner_needs_eyes(card: Card) -> None:
+    known = dataclasses.replace(card, vendors=("aperio", "hamamatsu"))
+    strange = outside_range(known, vendor="philips", stain="CD8 of Jane Doe")
+    assert len(strange) == 2
+    assert "is not H&E" in strange[0]
+    assert "Jane" not in strange[0], "a manifest's cell may hold anything"
+    assert "aperio or hamamatsu, and this is of philips" in strange[1]
+    for score in (0.01, 0.9):
+        found = judge(card, score, 1.0, missing=0, strange=strange)
+        assert (found.verdict, found.ruled_out) == ("needs eyes", False)
+        assert found.reasons == strange
 
 
 def test_no_tissue_needs_eyes(card: Card) -> None:

@@ -17,6 +17,8 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from slidetriage.workflows.orphans import end_with_parent
+
 COMMAND = struct.Struct("<cqq")
 """FORK with the bytes that a decoder may use, or REAP with its process number."""
 
@@ -25,7 +27,7 @@ ANSWER = struct.Struct("<q")
 
 FORK, REAP = b"f", b"r"
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+PR_SET_NO_NEW_PRIVS = 38
 """prctl(2)."""
 
 REAPED_WITHIN_S = 2
@@ -110,9 +112,9 @@ def _live(handles: list[int], memory_bytes: int) -> None:
 
 def _confine(memory_bytes: int) -> None:
     """End with the nursery, write no core, gain no rights, and use no more memory than given."""
+    end_with_parent()
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError), open("/proc/self/statm", encoding="ascii") as file:
