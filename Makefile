@@ -7,7 +7,7 @@ JOBS ?= 2
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: install demo test test-all torture lint format lock clean
+.PHONY: install demo test test-all strace torture lint format lock clean
 
 install: $(READY)
 
@@ -24,8 +24,13 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
 
-test-all: $(READY)
+test-all: $(READY) strace
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# Plays disks that fail, and sees every socket, for the tests that are marked slow.
+strace:
+	@command -v strace > /dev/null || apt-get install --yes strace \
+	  || echo "strace is not installed: the tests that need it say so" >&2
 
 # Hours: kills, spoilt slides, thousands of slides, batch after batch (see benchmarks/).
 torture: $(READY)

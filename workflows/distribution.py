@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from math import inf
 from pathlib import Path
+from queue import Empty, Queue
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -22,11 +23,11 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import (
     Client,
+    Future,
     Security,
     SpecCluster,
     Worker,
     WorkerPlugin,
-    as_completed,
     get_worker,
 )
 from distributed.scheduler import KilledWorker
@@ -42,6 +43,8 @@ from .station import EncodingStation, OpenStation, Station
 from .steps import STEP_NAMES, Receipt, SlideFailure, Step
 from .template import METHOD, start_template
 
+_log = logging.getLogger(__name__)
+
 REACHED_WITHIN_S = 30.0
 """Seconds within which a scheduler must answer."""
 
@@ -50,6 +53,15 @@ STEPS_AT_HAND = 1
 
 WORKERS_KNOWN_S = 1.0
 """Seconds for which the number of workers is taken as known; asking costs a millisecond."""
+
+LOOKED_AFTER_S = 2.0
+"""Seconds without a receipt after which it is seen whether there is any worker at all."""
+
+GONE_S = 60.0
+"""Seconds without any worker after which a run gives up those of its own, and says so of others."""
+
+CLOSED_WITHIN_S = 15.0
+"""Seconds that workers have to end by themselves; with this process they end in any case."""
 
 DEATHS_ALLOWED = 1
 """Times the worker of a step may die before the step is held to be the cause, and tried alone."""
@@ -138,7 +150,7 @@ class DaskEngine:
             unless_joined.callback(self._configured.close)
             if address is None:
                 self._cluster = self._start_workers(settings, workers, cores)
-                unless_joined.callback(self._cluster.close)
+                unless_joined.callback(close_cluster, self._cluster)
             self._client = Client(self._cluster) if address is None else connect(address)
             plugin = StationPlugin(settings, out, private=address is None, station=station)
             self._run = plugin.name
@@ -146,7 +158,8 @@ class DaskEngine:
             _register(self._client, plugin)
             unless_joined.pop_all()
         self._steps: dict[str, Step] = {}
-        self._done = as_completed(loop=self._client.loop)
+        self._done: Queue[Future[Receipt]] = Queue()
+        self._none_since: float | None = None
         self._number = count()
         self._suspects: deque[Step] = deque()
         self._alone: Step | None = None
@@ -189,7 +202,7 @@ class DaskEngine:
             perform_here, step, self._run, key=key, pure=False, priority=-number
         )
         self._steps[key] = step
-        self._done.add(future)
+        future.add_done_callback(self._done.put)
 
     def next_done(self) -> tuple[Step, Receipt]:
         """Wait for any step; one that kills its worker although it is alone gives a failure."""
@@ -197,8 +210,8 @@ class DaskEngine:
             if not self._steps:
                 self._alone = self._suspects.popleft()
                 self.submit(self._alone)
-            future = next(self._done)
-            step = self._steps.pop(future.key)
+            future = self._wait()
+            step = self._steps.pop(str(future.key))
             if future.cancelled():
                 raise _lost()
             error = future.exception()
@@ -217,15 +230,52 @@ class DaskEngine:
                 self._alone = None
             return step, receipt
 
+    def _wait(self) -> Future[Receipt]:
+        """A step's future that is done; raises where no worker is left that could do any."""
+        while True:
+            with suppress(Empty):
+                return self._done.get(timeout=LOOKED_AFTER_S)
+            self._see_workers()
+
+    def _see_workers(self) -> None:
+        """Raise, or say, that there has been no worker for long."""
+        try:
+            there = bool(self._client.nthreads())
+        except (OSError, TimeoutError) as error:
+            raise _lost() from error
+        if there:
+            self._none_since = None
+            return
+        if self._none_since is None:
+            self._none_since = monotonic()
+        if monotonic() - self._none_since < GONE_S:
+            return
+        if self._cluster is not None:
+            raise SlideTriageError(
+                f"All workers have ended, and for {GONE_S:.0f} s none has come back.",
+                mend="See whether something ends them, such as a limit of memory; then run again: "
+                "finished slides are kept.",
+                code="E_SCHEDULER",
+            )
+        _log.warning("no worker is connected to the scheduler; waiting for one")
+        self._none_since = inf  # said once
+
     def close(self) -> None:
         """Stop the workers that were started here, and leave those of others alone."""
         if self._cluster is None and self._client.status == "running":
             with suppress(OSError):  # a scheduler that has gone has no more plugins either
                 self._client.unregister_worker_plugin(self._run)
-        self._client.close()
+        with suppress(TimeoutError):
+            self._client.close(timeout=CLOSED_WITHIN_S)
         if self._cluster is not None:
-            self._cluster.close()
+            close_cluster(self._cluster)
         self._configured.close()
+
+
+def close_cluster(cluster: SpecCluster) -> None:
+    """Stop its workers; one that hangs while it starts or ends is not waited for."""
+    with suppress(TimeoutError):
+        cluster.close(timeout=CLOSED_WITHIN_S)
 
 
 def connect(address: str) -> Client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,9 @@ def plan_slide(
     # A worker that died here before may have left something.
     shutil.rmtree(step.staging, ignore_errors=True)
     step.staging.mkdir(parents=True)
-    np.save(step.staging / PICTURE_FILE, survey.picture)
+    picture = BytesIO()  # of a short write to a file, NumPy does not say that the disk is full
+    np.save(picture, survey.picture)
+    (step.staging / PICTURE_FILE).write_bytes(picture.getbuffer())
     return SlidePlan(
         slide_id=name,
         sha256=digest,

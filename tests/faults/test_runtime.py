@@ -20,8 +20,6 @@ from faults.bench import Run, left_visible, make_once, one, run_cli, tree
 from faults.cases import BY_NUMBER
 from faults.painted import write_good
 
-pytestmark = pytest.mark.slow
-
 HOOKS = Path(__file__).with_name("hooks")
 TIMEOUT_S = 100.0
 EVERY, TILES = "read,pread64", "pread64"
@@ -126,13 +124,17 @@ def stage(shared: Path, tmp_path: Path) -> Stage:
 
 
 def test_66_one_read_that_fails_is_made_good(stage: Stage) -> None:
-    stage.is_whole(stage.injected(TILES, "error=EIO:when=12"))
+    stage.is_whole(stage.hooked("fail"))
 
 
-def test_66_so_is_one_before_any_tile(stage: Stage) -> None:
-    stage.is_whole(stage.injected("read", "error=EIO:when=3"))
+@pytest.mark.slow
+@pytest.mark.parametrize(("calls", "when"), [(TILES, 12), ("read", 3)])
+def test_66_so_is_one_that_the_system_fails(stage: Stage, calls: str, when: int) -> None:
+    """Amid the tiles, and before any."""
+    stage.is_whole(stage.injected(calls, f"error=EIO:when={when}"))
 
 
+@pytest.mark.slow
 def test_67_a_slide_that_cannot_be_read_at_all_fails(stage: Stage) -> None:
     run = stage.injected(EVERY, "error=EIO:when=1+")
     stage.is_lost(run, 67, "disk|share", "run again")
@@ -142,11 +144,12 @@ def test_67_a_disk_that_breaks_amid_the_tiles_fails_the_slide(stage: Stage) -> N
     stage.is_lost(stage.hooked("break"), 67, "disk|share", "run again")
 
 
-@pytest.mark.parametrize("within", [OPENING, READING])
+@pytest.mark.parametrize("within", [pytest.param(OPENING, marks=pytest.mark.slow), READING])
 def test_68_a_share_that_comes_back_costs_nothing(stage: Stage, within: str) -> None:
     stage.is_whole(stage.hooked("drop", within=within))
 
 
+@pytest.mark.slow
 def test_69_a_read_that_hangs_is_given_up_and_made_again(stage: Stage) -> None:
     run = stage.hooked("stall", "--stall", "3")
     stage.is_whole(run)
@@ -154,6 +157,11 @@ def test_69_a_read_that_hangs_is_given_up_and_made_again(stage: Stage) -> None:
 
 
 def test_69_reads_that_always_hang_fail_the_slide(stage: Stage) -> None:
+    stage.is_lost(stage.hooked("hang", "--stall", "2"), 69, "hung|answer", "again")
+
+
+@pytest.mark.slow
+def test_69_so_do_reads_that_hang_in_the_system(stage: Stage) -> None:
     fault = "delay_enter=60000000:when=12+"
     stage.is_lost(stage.injected(TILES, fault, "--stall", "2"), 69, "hung|answer", "again")
 
@@ -183,7 +191,7 @@ def test_72_memory_for_no_tile_fails_the_slide(stage: Stage) -> None:
     stage.is_tidy(run)
 
 
-@pytest.mark.parametrize("kind", ["memory", "cuda"])
+@pytest.mark.parametrize("kind", [pytest.param("memory", marks=pytest.mark.slow), "cuda"])
 def test_73_memory_for_fewer_tiles_gives_the_same(stage: Stage, kind: str) -> None:
     run = stage.run(FAULTS_STUB=f"{kind} 8")
     assert run.returncode == 0, run.rows
@@ -269,7 +277,7 @@ def test_76_an_output_that_may_not_be_written_is_said_before_any_work(stage: Sta
     assert run.orphans == ()
 
 
-@pytest.mark.parametrize("within", [OPENING, READING])
+@pytest.mark.parametrize("within", [pytest.param(OPENING, marks=pytest.mark.slow), READING])
 def test_76_an_output_that_vanishes_ends_the_run(stage: Stage, within: str) -> None:
     run = stage.hooked("vanish", within=within, other=stage.out)
     assert run.returncode == 74, run.stderr[-2000:]

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -29,26 +27,27 @@ def bench(name: str, *options: str) -> dict[str, Any]:
 
 
 def test_killed_runs_end_as_undisturbed_ones_do() -> None:
-    found = bench("chaos.py", "--trials", "4", "--serial", "--chained", "--doubles", "1")
+    found = bench("chaos.py", "--trials", "3", "--serial", "--chained", "--doubles", "1")
     assert found["wrong"] == []
-    assert (found["trials"], found["identical"]) == (4, 4)
+    assert (found["trials"], found["identical"]) == (3, 3)
     assert found["kills"] >= 2
     assert found["crash_points"] == {"tried": 12, "identical": 12}
     assert found["double_runs"]["tried"] == found["double_runs"]["identical"] == 1
     assert found["recomputed_slides"] == 0
-    assert found["audit_valid"] == 4 + 1 + 1
+    assert found["audit_valid"] == 3 + 1 + 1
 
 
 def test_spoilt_slides_end_in_a_result_or_a_code() -> None:
-    found = bench("fuzz.py", "--mutants", "150", "--seed", "11")
+    found = bench("fuzz.py", "--mutants", "80", "--seed", "11")
     assert found["found"] == []
-    assert found["mutants"] == 150
-    assert found["served"] + found["rejected"] + found["crashed"] == 150
-    assert found["served"] > 10
-    assert found["rejected"] > 50
+    assert found["mutants"] == 80
+    assert found["served"] + found["rejected"] + found["crashed"] == 80
+    assert found["served"] > 5
+    assert found["rejected"] > 20
     assert "E_INTERNAL" not in found["by_code"]
 
 
+@pytest.mark.slow
 def test_load_and_soak_measure_what_they_say() -> None:
     load = bench("load.py", "--slides", "6", "--rows", "500", "--only", "batch", "manifest")
     assert load["states"] == {"DONE": 6}

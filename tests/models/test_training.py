@@ -160,6 +160,7 @@ def test_f1_and_intervals(scored: tuple[np.ndarray, np.ndarray]) -> None:
     assert found["AUC"][2] - found["AUC"][1] > 0.01
 
 
+@pytest.mark.slow
 def test_script_makes_a_bundle_that_loads(data: Callable[[str], Path], tmp_path: Path) -> None:
     root = data("idc/idc_tiles.npz").parents[1]
     out, metrics = tmp_path / "bundle", tmp_path / "metrics.json"

@@ -18,8 +18,6 @@ from privacy.canaries import PLACES, TOLD_BY_DEFAULT, Canaries
 from privacy.conftest import Left, Run
 from privacy.scanner import FOUND_ABOVE, Hit, Scanner, encodings, likeness, pictures
 
-pytestmark = pytest.mark.slow
-
 SERIAL = ("--engine", "serial", "--keep-features", "--gz", "--json")
 DASK = ("--engine", "dask", "--workers", "1")
 PRIVATE = Path("run") / "private"

@@ -102,7 +102,10 @@ def test_what_a_person_reads(phantom: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "mpp"),
-    [("slides/TCGA-CR-7395-01A-01-TS1.svs", "0.5"), ("slides/kidney-48-5.tif", "0.5")],
+    [
+        ("slides/TCGA-CR-7395-01A-01-TS1.svs", "0.5"),
+        pytest.param("slides/kidney-48-5.tif", "0.5", marks=pytest.mark.slow),
+    ],
 )
 def test_slides_without_scale_run_where_it_is_stated(
     data: Find, tmp_path: Path, name: str, mpp: str

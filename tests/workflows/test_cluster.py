@@ -220,6 +220,7 @@ def test_a_worker_of_another_version_is_refused(tmp_path: Path) -> None:
         plugin.setup(None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("configured")
 def test_jobs_of_a_queue_give_the_same_bytes(
     phantom: Path, expected: dict[str, str], tmp_path: Path

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from slidetriage import Resources, Settings
-from slidetriage.errors import UsageError
+from slidetriage.errors import SlideTriageError, UsageError
 from slidetriage.workflows import distribution
 from slidetriage.workflows.distribution import DaskEngine
 from slidetriage.workflows.sources import SlideRequest
@@ -32,12 +32,13 @@ def engine(tmp_path: Path) -> Iterator[DaskEngine]:
 def workers() -> list[psutil.Process]:
     """The worker processes, which are the children of this process's nannies."""
     children = psutil.Process().children(recursive=True)
-    # They are forked from a process of the same command line, which is no worker.
-    return [
-        process
-        for process in children
-        if all("forkserver" in " ".join(p.cmdline()) for p in (process, process.parent()))
-    ]
+    found = []
+    for process in children:
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            # They are forked from a process of the same command line, which is no worker.
+            if all("forkserver" in " ".join(p.cmdline()) for p in (process, process.parent())):
+                found.append(process)
+    return found
 
 
 def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
@@ -158,3 +159,38 @@ def test_a_cluster_that_cannot_start_leaves_nothing_behind(
         DaskEngine(Settings(), tmp_path, workers=1)
     assert dask.config.get(name) == before
     assert len(workers()) == running
+
+
+def test_a_run_whose_workers_never_come_back_ends(
+    engine: DaskEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "GONE_S", 1.0)
+    monkeypatch.setattr(distribution, "LOOKED_AFTER_S", 0.2)
+    assert engine._cluster is not None
+    engine._cluster.scale(0)
+    while workers():
+        time.sleep(0.05)
+    engine.submit(PlanStep(SlideRequest(tmp_path / "none.svs", "none"), tmp_path / "staging"))
+    with pytest.raises(SlideTriageError, match="All workers have ended") as caught:
+        engine.next_done()
+    assert caught.value.code == "E_SCHEDULER"
+    assert "finished slides are kept" in caught.value.mend
+
+
+def test_a_scheduler_of_others_is_waited_for(
+    engine: DaskEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its workers may stand in a queue for hours; that is said once."""
+    monkeypatch.setattr(distribution, "GONE_S", 0.2)
+    cluster, engine._cluster = engine._cluster, None
+    assert cluster is not None
+    cluster.scale(0)
+    while workers():
+        time.sleep(0.05)
+    try:
+        for _ in range(5):
+            engine._see_workers()
+            time.sleep(0.2)
+    finally:
+        engine._cluster = cluster
+    assert caplog.messages == ["no worker is connected to the scheduler; waiting for one"]

@@ -38,9 +38,9 @@ def files_bytes(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("phantom", Settings()),
+        pytest.param("phantom", Settings(), marks=pytest.mark.slow),
         ("phantom", Settings(overlap=0.5, keep_features=True)),
-        ("slides/CMU-1-Small-Region.svs", Settings()),
+        pytest.param("slides/CMU-1-Small-Region.svs", Settings(), marks=pytest.mark.slow),
     ],
 )
 def test_tiles_are_those_of_a_run_and_its_disk_is_near(

@@ -69,6 +69,7 @@ def run(*arguments: str, crash_at: str = "") -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_to_the_same_bytes(slides: Path, tmp_path: Path) -> None:
     want = tmp_path / "want"
     triage(slides, want, resources=SERIAL)

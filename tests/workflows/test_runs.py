@@ -125,7 +125,7 @@ def test_every_slide_has_its_row(published: Path) -> None:
     assert "text.svs" in rows[2]["reason"]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
 def test_dask_gives_the_same_bytes(
     slides: list[Path], published: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -214,6 +214,7 @@ class Backwards(SerialEngine):
         return super().next_done()
 
 
+@pytest.mark.slow
 def test_what_comes_out_does_not_depend_on_the_order_of_receipts(
     slides: list[Path], phantom: Path, tmp_path: Path
 ) -> None:

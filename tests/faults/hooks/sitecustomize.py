@@ -3,7 +3,9 @@
 FAULTS_FILE names a file. When any process has read FAULTS_AT times from it by `os.pread` within the
 function FAULTS_IN, FAULTS_DO happens, once in the whole run: the file FAULTS_MARK says that it did.
 
+    fail     that read fails, as on a disk that is tired
     stall    that read takes a minute
+    hang     that read takes a minute, and so does every one after it
     drop     for five seconds every use of the file fails as on a share that is gone
     break    from then on every use of the file fails as on a disk that is broken
     swap     another file, FAULTS_OTHER, takes its place
@@ -62,6 +64,8 @@ def install(file: str, do: str, at: int, function: str, mark: str, other: str) -
             os.close(plain["open"](mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
             return
+        if do == "fail":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), file)
         if do == "stall":
             time.sleep(STALL_S)
         elif do == "swap":
@@ -75,6 +79,8 @@ def install(file: str, do: str, at: int, function: str, mark: str, other: str) -
             reads += 1
             if reads == at:
                 act()
+            if do == "hang" and os.path.exists(mark):
+                time.sleep(STALL_S)
         check(handle)
         return plain["pread"](handle, length, offset)
 

@@ -62,6 +62,7 @@ def test_results_are_those_of_tiatoolbox(method: Any, real: np.ndarray) -> None:
     assert np.abs(wanted.astype(int) - real[1:]).mean() > 2
 
 
+@pytest.mark.slow
 def test_tiatoolbox_says_nothing_and_leaves_logging_alone() -> None:
     code = (
         "import logging, sys, numpy as np\n"

@@ -174,7 +174,7 @@ class Counting(Silent):
         self.count += 1
 
 
-@pytest.mark.parametrize("form", ["zarr", "clam"])
+@pytest.mark.parametrize("form", ["zarr", pytest.param("clam", marks=pytest.mark.slow)])
 def test_what_is_done_is_not_done_again(
     slides: list[Path], tiny: FileEncoder, tmp_path: Path, form: Form
 ) -> None:
