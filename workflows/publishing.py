@@ -114,6 +114,8 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
         crash_point("whole.replaced")
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}).", mend="Check the disk and its rights."
         ) from error

@@ -85,6 +85,7 @@ def test_a_run_of_good_and_bad_slides(phantom: Path, data: Find, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_a_person_reads(phantom: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "run", phantom, "--out", tmp_path / "out", "--workers", "1"],

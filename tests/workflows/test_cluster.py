@@ -25,9 +25,10 @@ from slidetriage import Resources, Settings, triage
 from slidetriage.errors import SlideTriageError, UsageError
 from slidetriage.workflows import distribution
 from slidetriage.workflows.cli import EXIT_USAGE, exit_code
-from slidetriage.workflows.distribution import DaskEngine, StationPlugin
+from slidetriage.workflows.distribution import DaskEngine
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import PlanStep, SlidePlan
+from slidetriage.workflows.worker_plugin import StationPlugin
 
 GUIDE = Path(__file__).parents[2] / "docs" / "cluster.md"
 SETTINGS = Settings(batch_tiles=16)
@@ -143,6 +144,7 @@ def test_workers_reached_by_tls_give_the_same_bytes(
 
 
 @pytest.mark.usefixtures("configured")
+@pytest.mark.slow
 def test_runs_that_share_a_scheduler_keep_apart(
     cluster: str, phantom: Path, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def test_tls_and_this_machine_are_accepted(address: str) -> None:
     assert Resources(scheduler=address).scheduler == address
 
 
+@pytest.mark.slow
 def test_a_running_scheduler_is_used(phantom: Path, tmp_path: Path) -> None:
     """A scheduler and worker started by hand, as a cluster has them, give the same outcome."""
     from distributed import LocalCluster

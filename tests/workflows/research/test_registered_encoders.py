@@ -137,6 +137,7 @@ def test_every_entry_has_tiles_that_can_be(name: str, weights: Path) -> None:
         source(Device("cpu"))
 
 
+@pytest.mark.slow
 def test_every_engine_gives_the_features_of_timm(
     phantom: Path, weights: Path, tmp_path: Path
 ) -> None:
