@@ -52,8 +52,9 @@ LOOKED_AFTER_S = 2.0
 GONE_S = 60.0
 """Seconds without any worker after which a run gives up those of its own, and says so of others."""
 
-CLOSED_WITHIN_S = 15.0
-"""Seconds that workers have to end by themselves; with this process they end in any case."""
+CLOSED_WITHIN_S = 4.0
+"""Seconds that workers have to end by themselves: a run that is told to stop ends within ten. With
+this process they end in any case."""
 
 DEATHS_ALLOWED = 1
 """Times the worker of a step may die before the step is held to be the cause, and tried alone."""
@@ -204,8 +205,10 @@ class DaskEngine:
 
 def close_cluster(cluster: SpecCluster) -> None:
     """Stop its workers; one that hangs while it starts or ends is not waited for."""
-    with suppress(TimeoutError):
+    try:
         cluster.close(timeout=CLOSED_WITHIN_S)
+    except TimeoutError:
+        cluster.shutdown_on_close = False  # else Python waits for it once more at its end
 
 
 def connect(address: str) -> Client:
