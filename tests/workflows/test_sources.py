@@ -225,5 +225,5 @@ def test_a_long_manifest_is_read_lean_and_touches_no_slide(
     finally:
         tracemalloc.stop()
     assert len(requests) == rows
-    assert peak / rows < 1350, "bytes; 100,000 rows must fit in about 130 MB"
+    assert peak / rows < 1250, "bytes; 100,000 rows must fit in about 100 MB"
     assert not [path for path in touched if "nowhere" in str(path)]
