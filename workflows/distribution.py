@@ -27,7 +27,7 @@ from distributed.scheduler import KilledWorker
 
 from slidetriage.errors import SlideTriageError, UsageError
 
-from .processes import find_gpus, plan_processes, start_cluster
+from .processes import CLOSED_WITHIN_S, find_gpus, plan_processes, start_cluster
 from .serial import Engine
 from .settings import Settings
 from .station import OpenStation, Station
@@ -51,10 +51,6 @@ LOOKED_AFTER_S = 2.0
 
 GONE_S = 60.0
 """Seconds without any worker after which a run gives up those of its own, and says so of others."""
-
-CLOSED_WITHIN_S = 4.0
-"""Seconds that workers have to end by themselves: a run that is told to stop ends within ten. With
-this process they end in any case."""
 
 DEATHS_ALLOWED = 1
 """Times the worker of a step may die before the step is held to be the cause, and tried alone."""
@@ -81,7 +77,7 @@ class DaskEngine:
             unless_joined.callback(self._configured.close)
             if address is None:
                 self._cluster = self._start_workers(settings, workers, cores)
-                unless_joined.callback(close_cluster, self._cluster)
+                unless_joined.callback(self._cluster.close)
             self._client = Client(self._cluster) if address is None else connect(address)
             plugin = StationPlugin(settings, out, private=address is None, station=station)
             self._run = plugin.name
@@ -106,7 +102,15 @@ class DaskEngine:
             dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         )
         with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED}):
-            return start_cluster(processes)
+            try:
+                return start_cluster(processes)
+            except (OSError, EOFError, RuntimeError) as error:
+                cause = error.__cause__ or error
+                raise SlideTriageError(
+                    f"The workers could not be started: {type(cause).__name__}: {cause}.",
+                    mend="Run again, or use --engine serial.",
+                    code="E_SCHEDULER",
+                ) from error
 
     @property
     def slots(self) -> int:
@@ -199,16 +203,8 @@ class DaskEngine:
         with suppress(TimeoutError):
             self._client.close(timeout=CLOSED_WITHIN_S)
         if self._cluster is not None:
-            close_cluster(self._cluster)
+            self._cluster.close()
         self._configured.close()
-
-
-def close_cluster(cluster: SpecCluster) -> None:
-    """Stop its workers; one that hangs while it starts or ends is not waited for."""
-    try:
-        cluster.close(timeout=CLOSED_WITHIN_S)
-    except TimeoutError:
-        cluster.shutdown_on_close = False  # else Python waits for it once more at its end
 
 
 def connect(address: str) -> Client:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from math import ceil
+from typing import Any, Literal
 
 from dask.system import CPU_COUNT
 from distributed import Nanny, Scheduler, Security, SpecCluster
+from distributed.core import Status
 
 from slidetriage.errors import UsageError
 
@@ -22,6 +25,9 @@ MOST_READERS = 8
 """Threads at most that read ahead of one GPU; each holds a batch of tiles in memory."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+CLOSED_WITHIN_S = 4.0
+"""Seconds that workers have to end by themselves: a run that is told to stop ends within ten."""
 
 QUIET = 50
 """Log level of the processes; what matters comes back as a receipt."""
@@ -106,6 +112,34 @@ def name_gpus(count: int, visible: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in visible.split(","))[:count]
 
 
+class Keeper(Nanny):
+    """A nanny whose closing ends.
+
+    Where the process that workers are forked from dies with the wish for one in its hands, Dask's
+    nanny trips over a process that never was, stays in its closing, and all wait for it for ever.
+    """
+
+    async def close(self, *arguments: Any, **options: Any) -> Literal["OK"]:  # type: ignore[override]  # as Dask's own
+        """Close the worker, or let go of it; it ends with this process in any case."""
+        try:
+            return await super().close(*arguments, **options)
+        except (AssertionError, TimeoutError):
+            self.status = Status.closed
+            self._event_finished.set()
+            return "OK"
+
+
+class Workers(SpecCluster):
+    """Workers of this machine, which end within seconds when they are told to."""
+
+    async def _close(self) -> None:
+        try:
+            closing = super()._close()  # type: ignore[no-untyped-call]  # Dask's
+            await asyncio.wait_for(closing, CLOSED_WITHIN_S)
+        except TimeoutError:
+            self.status = Status.closed
+
+
 def start_cluster(processes: tuple[Process, ...]) -> SpecCluster:
     """Start the processes with a scheduler of their own: loopback only, with throw-away TLS."""
     shared: dict[str, object] = {
@@ -114,10 +148,10 @@ def start_cluster(processes: tuple[Process, ...]) -> SpecCluster:
         "security": Security.temporary(),
     }
     scheduler = {**shared, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(
+    return Workers(  # type: ignore[no-untyped-call]  # Dask's
         workers={
             number: {
-                "cls": Nanny,
+                "cls": Keeper,
                 "options": {
                     **shared,
                     "nthreads": process.threads,

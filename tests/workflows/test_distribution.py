@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import popen_forkserver
 from pathlib import Path
 
 import dask
@@ -156,10 +157,24 @@ def test_a_cluster_that_cannot_start_leaves_nothing_behind(
         raise OSError("no more processes")
 
     monkeypatch.setattr(distribution, what, fail)
-    with pytest.raises(OSError, match="no more processes"):
+    with pytest.raises((OSError, SlideTriageError), match="no more processes"):
         DaskEngine(Settings(), tmp_path, workers=1)
     assert dask.config.get(name) == before
     assert len(workers()) == running
+
+
+def test_workers_that_cannot_be_forked_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the template dies with the wish for a worker in its hands; Dask then hangs."""
+
+    def die(*_: object) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(popen_forkserver.Popen, "_launch", die)
+    with pytest.raises(SlideTriageError, match="could not be started: EOFError") as caught:
+        DaskEngine(Settings(), tmp_path, workers=1)
+    assert caught.value.code == "E_SCHEDULER"
 
 
 def test_a_run_whose_workers_never_come_back_ends(
