@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from .slide import FINER, Box, Pixels, Slide, SlideReader
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 _FORMATS = ("TIFF", "PNG", "JPEG")
+
+_DAMAGE = (
+    OSError, ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, struct.error,
+)  # fmt: skip
+"""What Pillow raises at damaged files: it computes with whatever a tag holds, fractions too."""
 
 
 class ImageReader:
@@ -90,7 +96,7 @@ def _open(path: Path) -> Image.Image:
                 mend="Convert it to a tiled pyramidal TIFF.",
                 code="E_TOO_LARGE",
             ) from error
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+        except (UnidentifiedImageError, *_DAMAGE) as error:
             raise SlideNotReadable(
                 f"{path.name}: neither OpenSlide nor Pillow can open it.",
                 mend="Check that the file is complete and is a slide or a TIFF, PNG or JPEG image.",
@@ -101,7 +107,7 @@ def _load(path: Path) -> NDArray[np.uint8]:
     with _open(path) as image:
         try:
             rgba = np.array(image.convert("RGBA"))
-        except (OSError, ValueError, SyntaxError) as error:
+        except _DAMAGE as error:
             raise PixelsUnreadable(
                 f"{path.name}: the image cannot be decoded ({error}).",
                 mend="Copy the file again and compare checksums.",
