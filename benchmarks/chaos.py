@@ -35,6 +35,7 @@ from torture.trees import Left, differences, examine, tree
 
 from faults.painted import aperio, paint
 from faults.tiff_parts import write_parts
+from slidetriage.workflows.ledger.audit import read_audit
 from slidetriage.workflows.ledger.places import audit_path
 
 POINTS = (
@@ -216,7 +217,7 @@ class Chaos:
         problems = []
         code = command.wait()
         codes = [code]
-        while code != self.code and len(codes) <= RESUMES:
+        while (code != self.code or given_up(out)) and len(codes) <= RESUMES:
             if code is None:
                 problems.append("hangs")
             command = self.begin(out, cold=cold)
@@ -242,6 +243,16 @@ class Chaos:
         shutil.rmtree(out, ignore_errors=True)
         said.unlink(missing_ok=True)
         return not problems, left
+
+
+def given_up(out: Path) -> bool:
+    """Whether the last run said that it could not go on, with the status of one that lacks slides.
+
+    So it ends where its workers were killed again and again.
+    """
+    log = audit_path(out)
+    events = list(read_audit(log)) if log.exists() else []
+    return not events or events[-1]["event"] != "run_ended" or events[-1]["how"] != "complete"
 
 
 def torture(args: argparse.Namespace, root: Path) -> dict[str, object]:
