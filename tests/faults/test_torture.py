@@ -42,8 +42,8 @@ def test_spoilt_slides_end_in_a_result_or_a_code() -> None:
     assert found["found"] == []
     assert found["mutants"] == 80
     assert found["served"] + found["rejected"] + found["crashed"] == 80
-    assert found["served"] > 5
-    assert found["rejected"] > 20
+    assert found["served"] > 10
+    assert found["rejected"] > 50
     assert "E_INTERNAL" not in found["by_code"]
 
 

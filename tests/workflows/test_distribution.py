@@ -146,9 +146,11 @@ def test_a_running_scheduler_is_used(phantom: Path, tmp_path: Path) -> None:
     assert os.path.exists(tmp_path / "staging" / "0" / "features.zarr")
 
 
-@pytest.mark.parametrize("what", ["start_cluster", "_register"])
+@pytest.mark.parametrize(
+    ("what", "error"), [("start_cluster", SlideTriageError), ("_register", OSError)]
+)
 def test_a_cluster_that_cannot_start_leaves_nothing_behind(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "distributed.worker.multiprocessing-method"
     before, running = dask.config.get(name), len(workers())
@@ -157,7 +159,7 @@ def test_a_cluster_that_cannot_start_leaves_nothing_behind(
         raise OSError("no more processes")
 
     monkeypatch.setattr(distribution, what, fail)
-    with pytest.raises((OSError, SlideTriageError), match="no more processes"):
+    with pytest.raises(error, match="no more processes"):
         DaskEngine(Settings(), tmp_path, workers=1)
     assert dask.config.get(name) == before
     assert len(workers()) == running
