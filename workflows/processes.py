@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
@@ -120,10 +122,13 @@ class Keeper(Nanny):
     """
 
     async def close(self, *arguments: Any, **options: Any) -> Literal["OK"]:  # type: ignore[override]  # as Dask's own
-        """Close the worker, or let go of it; it ends with this process in any case."""
+        """Close the worker, or kill it and let go of it."""
         try:
             return await super().close(*arguments, **options)
         except (AssertionError, TimeoutError):
+            with suppress(ProcessLookupError):
+                if self.pid is not None:
+                    os.kill(self.pid, signal.SIGKILL)
             self.status = Status.closed
             self._event_finished.set()
             return "OK"

@@ -126,6 +126,7 @@ def expected(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return tree(out)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("configured")
 def test_workers_reached_by_tls_give_the_same_bytes(
     cluster: str, phantom: Path, expected: dict[str, str], tmp_path: Path

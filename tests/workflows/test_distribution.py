@@ -42,6 +42,16 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def end_workers(engine: DaskEngine) -> None:
+    """End the workers and those who would start them anew."""
+    cluster = engine._cluster
+    assert cluster is not None
+    for nanny in list(cluster.workers.values()):
+        cluster.sync(nanny.close)
+    while engine._client.nthreads():
+        time.sleep(0.05)
+
+
 def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
     """Kill every worker that is seen with the file open."""
     while not done.is_set():
@@ -184,10 +194,7 @@ def test_a_run_whose_workers_never_come_back_ends(
 ) -> None:
     monkeypatch.setattr(distribution, "GONE_S", 1.0)
     monkeypatch.setattr(distribution, "LOOKED_AFTER_S", 0.2)
-    assert engine._cluster is not None
-    engine._cluster.scale(0)
-    while workers():
-        time.sleep(0.05)
+    end_workers(engine)
     engine.submit(PlanStep(SlideRequest(tmp_path / "none.svs", "none"), tmp_path / "staging"))
     with pytest.raises(SlideTriageError, match="All workers have ended") as caught:
         engine.next_done()
@@ -200,11 +207,8 @@ def test_a_scheduler_of_others_is_waited_for(
 ) -> None:
     """Its workers may stand in a queue for hours; that is said once."""
     monkeypatch.setattr(distribution, "GONE_S", 0.2)
+    end_workers(engine)
     cluster, engine._cluster = engine._cluster, None
-    assert cluster is not None
-    cluster.scale(0)
-    while workers():
-        time.sleep(0.05)
     try:
         for _ in range(5):
             engine._see_workers()

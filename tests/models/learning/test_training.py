@@ -83,9 +83,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
     assert first != other
 
 
-@pytest.mark.parametrize(
-    "broken_off_after", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 11))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("broken_off_after", [1, 4, 11])
 def test_training_goes_on_as_if_never_broken_off(tmp_path: Path, broken_off_after: int) -> None:
     whole = train(make_model(), TASK, RECIPE, seed=3)
 

@@ -355,6 +355,7 @@ def test_the_commands_go_from_a_table_to_a_bundle(folder: Path, scout: str, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "run", "second"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_the_other_class_can_be_the_positive_one(
     head: str, runs: dict[str, Path], tmp_path: Path
@@ -508,6 +509,7 @@ def test_another_encoder_is_refused(
     assert caught.value.code == "E_FEATURES_MIXED"
 
 
+@pytest.mark.slow
 def test_a_bundle_normalises_stains_as_its_features_were(
     ask: Callable[..., TrainingRequest], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_every_unit_is_predicted_once_by_a_model_that_never_saw_its_patient(
     assert auc(study.cohort.labels[tested] == 1, scores) > 0.85
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes(study: Study, tmp_path: Path) -> None:
     here = run_trainings(trainings(study, tmp_path / "here"), SERIAL)
     told: list[str] = []

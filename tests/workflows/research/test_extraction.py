@@ -224,6 +224,7 @@ def test_slides_of_one_name_do_not_collide(
     assert mpp == [(1500, 1200), (900, 900)]
 
 
+@pytest.mark.slow
 def test_a_tile_that_cannot_be_read_has_no_row(tiny: FileEncoder, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "bad.tif", tissue(1600), mpp=2.0, tile=128)
     whole = extract_features(path, tmp_path / "whole", Extraction(tiny), resources=SERIAL)
@@ -340,6 +341,7 @@ def test_an_encoder_may_be_made_by_a_function(
     np.testing.assert_array_equal(found.features, expected.features)
 
 
+@pytest.mark.slow
 def test_features_of_two_encoders_do_not_mix(
     mobilenet: tuple[Path, Path], extracted: Path, phantom: Path, tmp_path: Path
 ) -> None:
@@ -398,6 +400,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_triage_keeps_the_same_features(phantom: Path, extracted: Path, tmp_path: Path) -> None:
     """Triage and extraction see the same tiles; triage's features are the extraction's."""
     triage(phantom, tmp_path / "t", settings=Settings(keep_features=True), resources=SERIAL)
