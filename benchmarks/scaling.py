@@ -36,7 +36,7 @@ from slidetriage.workflows.jobs import Run
 from slidetriage.workflows.serial import Engine, SerialEngine
 from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import find_requests
-from slidetriage.workflows.steps import BatchReceipt, SlidePlan, SlideResult
+from slidetriage.workflows.steps import BatchReceipt, CellPlan, SlidePlan, SlideResult
 from slidetriage.workflows.worklist import Row
 
 SIDES = (24_576, 49_152, 98_304)
@@ -60,6 +60,9 @@ class Clock:
         """The encoding begins."""
         self.planned_at = time.perf_counter()
         self.loopback.append(loopback_bytes())
+
+    def located(self, cells: CellPlan) -> None:
+        """Nothing to note."""
 
     def read(self, receipt: BatchReceipt) -> None:
         """A batch is done."""

@@ -6,6 +6,7 @@ from .selection import select_tiles, split_batches, tissue_fraction
 from .thumbnail import Thumbnail, read_thumbnail
 from .tiles import TileBatch, TileGrid, Tiles, TissueMask
 from .tissue import find_tissue
+from .windows import core_edges, grow_area, select_windows, window_grid
 
 __all__ = [
     "Thumbnail",
@@ -15,10 +16,14 @@ __all__ = [
     "Tiles",
     "TissueMask",
     "check_masker",
+    "core_edges",
     "find_tissue",
+    "grow_area",
     "read_thumbnail",
     "read_tiles",
     "select_tiles",
+    "select_windows",
     "split_batches",
     "tissue_fraction",
+    "window_grid",
 ]

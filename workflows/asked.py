@@ -47,7 +47,7 @@ def recall(out: Path) -> Asked:
     path = out / RUN / PRIVATE / _FILE
     try:
         record = orjson.loads(path.read_bytes())
-        return Asked(Settings(**record["settings"]), Resources(**record["resources"]))
+        return Asked(Settings.from_record(record["settings"]), Resources(**record["resources"]))
     except FileNotFoundError as error:
         raise UsageError(
             f"{out}: no run has begun here.",

@@ -15,6 +15,7 @@ import typer
 from slidetriage import __version__
 from slidetriage.errors import ModelError, SlideTriageError, UsageError
 
+from .cell_commands import cells
 from .interrupts import heed_interrupts
 from .json_output import print_json
 from .ledger.commands import audit_app, audit_verify, report, status, verify
@@ -217,6 +218,7 @@ def demo(
 
 
 app.command()(run)
+app.command()(cells)
 app.command()(resume)
 app.command()(retry)
 app.command()(status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slidetriage.errors import UsageError
@@ -12,18 +12,19 @@ from slidetriage.tiling import check_masker
 
 from .asked import Asked, recall, remember
 from .book import Book, open_book
-from .jobs import More, Run, Silent, Watcher
+from .jobs import More, Run
 from .ledger import write_report
 from .ledger.events import How
+from .observers import Silent, Watcher
 from .privacy import Redactor, redacted_logs
 from .publishing import claim_output
 from .resources import Resources, open_engine
-from .settings import Settings
+from .settings import CellSettings, Settings
 from .sources import SlideRequest, find_requests
 from .watching import Newcomers
 from .worklist import Row, count, rank_rows, write_worklist
 
-__all__ = ["Resources", "TriageReport", "Watcher", "resume", "triage", "watch"]
+__all__ = ["Resources", "TriageReport", "Watcher", "look_closer", "resume", "triage", "watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,42 @@ def triage(
     """
     requests = find_requests(_as_list(slides), mpp=mpp)
     asked = Asked(settings or Settings(), resources or Resources())
+    return _run(Path(out), asked, watcher, lambda _: requests)
+
+
+def look_closer(
+    finished: str | Path,
+    out: str | Path,
+    *,
+    settings: Settings,
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+) -> TriageReport:
+    """Look for nuclei in the regions that a finished run flagged, and publish into another folder.
+
+    Parameters
+    ----------
+    finished
+        Output folder of the run; its slides must lie where they lay. Those without a result are
+        left out.
+    out
+        Folder for the results; not the same.
+    settings
+        What is computed; the regions are those of the run, whatever the settings say.
+
+    Raises
+    ------
+    UsageError
+        No run has finished a slide there, or `out` is the same folder.
+    """
+    folder = Path(finished)
+    if folder.resolve() == Path(out).resolve():
+        raise UsageError(f"{out}: results of a run stay as they are.", mend="Give another --out.")
+    from .cells.finished import finished_requests
+
+    cells = replace(settings.cells or CellSettings(), where="given", given=str(folder.absolute()))
+    requests = finished_requests(folder)
+    asked = Asked(replace(settings, cells=cells), resources or Resources())
     return _run(Path(out), asked, watcher, lambda _: requests)
 
 
@@ -170,10 +207,16 @@ def _run(
     """Own the folder, do what is not done, and leave worklist, log and report behind."""
     settings, folder = asked.settings, out.absolute()
     check_masker(settings.masker)
-    model = load_bundle(settings.model).identity  # said before anything starts if it cannot be
+    # Said before anything starts if they cannot be.
+    model = load_bundle(settings.model).identity if settings.scores_slides else ""
+    computes = model
+    if settings.cells is not None:
+        from .cells.detecting import what_computes
+
+        computes = what_computes(settings, model)
     with (
         claim_output(folder) as staging,
-        open_book(folder, model, settings) as book,
+        open_book(folder, computes, settings) as book,
     ):
         entered = book.enter(choose(book))
         remember(folder, asked)

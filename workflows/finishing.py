@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidetriage.errors import PixelsUnreadable
 from slidetriage.models import BagPrediction, Bundle
-from slidetriage.wsi import file_signatures
+from slidetriage.models.nuclei import NucleusDetector
 
 from .decoding import Decoder
 from .features import FEATURES, iterate_features, read_coverage
@@ -25,8 +25,13 @@ from .records import RESULT, read_result, result_record
 from .regions import find_regions
 from .results import Region, ScoredTiles
 from .settings import Settings
-from .steps import FinishStep, SlidePlan, SlideResult
+from .steps import FinishStep, LocateStep, SlidePlan, SlideResult
+from .unchanged import check_gaps, check_unchanged
 from .verdicts import judge, outside_range
+
+if TYPE_CHECKING:
+    # Loaded only where nuclei are looked for: Arrow and more come with it.
+    from .cells.output import CellFindings
 
 CONTENT = "content"
 
@@ -40,12 +45,21 @@ class Findings:
     regions: tuple[Region, ...]
     result: SlideResult
     runtimes: tuple[str, ...]
+    cells: CellFindings | None = None
 
 
 def finish_slide(
-    step: FinishStep, bundle: Bundle, settings: Settings, out: Path, decoder: Decoder
+    step: FinishStep,
+    bundle: Bundle,
+    settings: Settings,
+    out: Path,
+    *,
+    decoder: Decoder,
+    detector: NucleusDetector | None = None,
 ) -> SlideResult:
     """Score the slide, write its folder, and publish it in `out` by one rename.
+
+    The detector is the one that looked for nuclei, where that was done.
 
     Raises
     ------
@@ -63,6 +77,14 @@ def finish_slide(
     scored, found = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
     regions = find_regions(scored, bundle.card.tile_threshold.value)
     result = summarise(plan, scored, found, regions, bundle)
+    cells = None
+    if step.cells is not None and settings.cells is not None and detector is not None:
+        from .cells.output import add_cells, find_cells
+
+        cells = find_cells(
+            plan, step.cells, step.staging, settings=settings.cells, detector=detector
+        )
+        result = add_cells(result, cells)
     check_unchanged(plan, decoder)
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
@@ -70,39 +92,18 @@ def finish_slide(
     if len(step.runtimes) > 1:
         mixed = f"its tiles were encoded in different ways: {', '.join(step.runtimes)}"
         result = replace(result, warnings=(*result.warnings, mixed))
-    findings = Findings(plan, scored, regions, result, step.runtimes)
+    findings = Findings(plan, scored, regions, result, step.runtimes, cells)
     _write_content(content, step.staging, findings, bundle, settings)
     publish(content, out / result.directory)
     return result
 
 
-def check_gaps(plan: SlidePlan, read: NDArray[np.bool_], settings: Settings, error: str) -> None:
-    """Raise `PixelsUnreadable` where more tiles are missing than may be."""
-    missing = int((~read).sum())
-    if missing > max(1, settings.max_unreadable * len(read)) or (missing and not read.any()):
-        raise PixelsUnreadable(
-            f"{plan.slide.path.name}: {missing} of {len(read)} tissue tiles could not be read"
-            + (f" (one of them: {error.rstrip('.')})." if error else "."),
-            mend="Copy the slide again, or allow more with --max-unreadable.",
-            code="E_TOO_MANY_GAPS",
-        )
-
-
-def check_unchanged(plan: SlidePlan, decoder: Decoder) -> None:
-    """Raise `PixelsUnreadable` (E_UNSTABLE) where the slide is not what was planned.
-
-    It is read through again only where one of its files was touched.
-    """
-    try:
-        touched = file_signatures(plan.slide.files) != plan.signatures
-    except OSError:
-        touched = True
-    if touched and decoder.hash(plan.slide) != plan.sha256:
-        raise PixelsUnreadable(
-            f"{plan.slide.path.name}: the file changed while it was read.",
-            mend="Wait until it is written completely, then run again.",
-            code="E_UNSTABLE",
-        )
+def flag_regions(step: LocateStep, bundle: Bundle, settings: Settings) -> tuple[Region, ...]:
+    """The regions that the model flags; raises `PixelsUnreadable` as `finish_slide` does."""
+    coverage = read_coverage(step.staging / FEATURES)
+    check_gaps(step.plan, ~np.isnan(coverage), settings, step.error)
+    scored, _ = score_tiles(step.plan, step.staging / FEATURES, coverage, bundle)
+    return find_regions(scored, bundle.card.tile_threshold.value)
 
 
 def score_tiles(
@@ -195,5 +196,24 @@ def _write_content(
     )
     if settings.keep_features:
         (staging / FEATURES).rename(content / FEATURES)
-    write_json(content / RESULT, result_record(result, plan, scored, regions, bundle))
+    cells = _write_cells(content, findings, frame, origin)
+    write_json(content / RESULT, result_record(result, plan, scored, regions, bundle, cells=cells))
     write_manifest(content, plan, result, origin)
+
+
+def _write_cells(
+    content: Path, findings: Findings, frame: GeoJsonFrame, origin: dict[str, object]
+) -> dict[str, object] | None:
+    """Write the files of the nuclei; what result.json says of them, None where none were sought."""
+    if findings.cells is None:
+        return None
+    from .cells.output import write_cells
+
+    return write_cells(
+        content,
+        findings.cells,
+        findings.plan,
+        frame,
+        provenance={**origin, "cells": findings.cells.provenance},
+        heatmap=content / "heatmap.zarr",
+    )

@@ -8,7 +8,7 @@ import unicodedata
 
 import orjson
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of result.json and manifest.json; part of the key, so a new layout never passes as the old."""
 
 _LONGEST_SLUG = 60

@@ -7,19 +7,22 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from slidetriage.errors import OutputError
-from slidetriage.tiling import split_batches
+from slidetriage.tiling import TileBatch, split_batches
 
 from .interrupts import check_interrupts
+from .observers import Notes, Unwritten, Watcher
 from .serial import Engine
 from .settings import Settings
 from .sources import SlideRequest, display_name
 from .steps import (
     BatchReceipt,
+    CellPlan,
+    CellStep,
     EncodeStep,
     FinishStep,
+    LocateStep,
     PlanStep,
     Receipt,
     SlideFailure,
@@ -29,47 +32,11 @@ from .steps import (
 )
 from .worklist import PENDING, Row
 
-
-class Watcher(Protocol):
-    """Is told how a run goes, to show it."""
-
-    def started(self, slides: int) -> None:
-        """A run over so many slides begins."""
-        ...
-
-    def planned(self, plan: SlidePlan) -> None:
-        """A slide was opened and its tiles are known."""
-        ...
-
-    def read(self, receipt: BatchReceipt) -> None:
-        """A batch of tiles was read and encoded."""
-        ...
-
-    def ended(self, row: Row) -> None:
-        """A slide has its result or its failure."""
-        ...
-
-
-class Notes(Protocol):
-    """Takes down what becomes of each slide; a `Book` keeps it."""
-
-    def opens(self, request: SlideRequest) -> None:
-        """A slide is looked at; that costs little, and is done ahead of time."""
-        ...
-
-    def begins(self, request: SlideRequest) -> None:
-        """Its tiles are read from now on."""
-        ...
-
-    def ends(
-        self, request: SlideRequest, outcome: SlideResult | SlideFailure, plan: SlidePlan | None
-    ) -> SlideResult | SlideFailure:
-        """A slide has its outcome; returned as it may be shown."""
-        ...
-
-
 BEGUN_AT_LEAST = 2
 """Slides in work at a time at least: one is finished while the tiles of the next are read."""
+
+WINDOWS_AT_ONCE = 16
+"""Windows of a batch of nuclei: 12 MB of pixels."""
 
 More = Callable[[bool], list[SlideRequest] | None]
 """Slides that came while the run lasts; None where none will come any more. Where all others are
@@ -83,6 +50,7 @@ class Job:
     request: SlideRequest
     staging: Path
     plan: SlidePlan | None = None
+    cells: CellPlan | None = None
     begun: bool = False
     batches_left: int = 0
     error: str = ""
@@ -172,7 +140,7 @@ class Run:
             job, step = self._ready[0]
             if job.outcome is None and not job.begun:
                 enough = self._begun >= max(BEGUN_AT_LEAST, slots // 2)
-                if enough and isinstance(step, EncodeStep):
+                if enough and isinstance(step, EncodeStep | LocateStep):
                     return None
                 job.begun = True
                 self._begun += 1
@@ -197,6 +165,8 @@ class Run:
             return  # the slide failed while this batch was under way
         if isinstance(receipt, SlidePlan):
             self._take_plan(job, receipt)
+        elif isinstance(receipt, CellPlan):
+            self._take_windows(job, receipt)
         elif isinstance(receipt, BatchReceipt):
             job.batches_left -= 1
             # Not the last: receipts come in any order, and the message must not depend on it.
@@ -215,26 +185,44 @@ class Run:
                 self._end(job, first.outcome)
             return
         job.plan = plan
-        self._watcher.planned(plan)
-        batches = list(split_batches(plan.slide, plan.tiles, self._settings.batch_tiles))
+        scored = self._settings.scores_slides
+        self._watcher.planned(plan if scored else replace(plan, tiles=plan.tiles[:0]))
+        batches: list[TileBatch] = []
+        if scored:
+            batches = list(split_batches(plan.slide, plan.tiles, self._settings.batch_tiles))
         job.batches_left = len(batches)
         self._ready.extend(
             (job, EncodeStep(plan.slide_id, batch, job.staging, plan.sha256)) for batch in batches
         )
         self._finish_if_read(job)
 
+    def _take_windows(self, job: Job, cells: CellPlan) -> None:
+        assert job.plan is not None
+        job.cells = cells
+        self._watcher.located(cells)
+        batches = list(split_batches(job.plan.slide, cells.windows, WINDOWS_AT_ONCE))
+        job.batches_left = len(batches)
+        # Before the tiles of other slides: a slide that is nearly done is to be finished.
+        self._ready.extendleft(
+            (job, CellStep(cells.slide_id, batch, job.staging, job.plan.sha256))
+            for batch in reversed(batches)
+        )
+        self._finish_if_read(job)
+
     def _finish_if_read(self, job: Job) -> None:
         if job.plan is not None and job.batches_left == 0:
-            self._ready.appendleft((job, self._finish(job, job.plan)))
+            self._ready.appendleft((job, self._last_step(job, job.plan)))
 
-    @staticmethod
-    def _finish(job: Job, plan: SlidePlan) -> FinishStep:
-        return FinishStep(plan, job.staging, job.error, tuple(sorted(job.runtimes)))
+    def _last_step(self, job: Job, plan: SlidePlan) -> LocateStep | FinishStep:
+        if self._settings.cells is not None and job.cells is None:
+            return LocateStep(plan, job.staging, job.error)
+        runtimes = tuple(sorted(job.runtimes))
+        return FinishStep(plan, job.staging, job.error, runtimes, job.cells)
 
     def _end(self, job: Job, outcome: SlideResult | SlideFailure) -> None:
         self._begun -= job.begun
         job.outcome = outcome = self._notes.ends(job.request, outcome, job.plan)
-        job.plan = None  # a batch of thousands must not hold the tiles of each
+        job.plan = job.cells = None  # a batch of thousands must not hold the tiles of each
         shutil.rmtree(job.staging, ignore_errors=True)
         shown = replace(job.request, name=display_name(job.request, self._settings))
         self._watcher.ended(Row(shown, outcome))
@@ -251,39 +239,3 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-class Unwritten:
-    """Takes nothing down."""
-
-    def opens(self, request: SlideRequest) -> None:
-        """Do nothing."""
-
-    def begins(self, request: SlideRequest) -> None:
-        """Do nothing."""
-
-    def ends(
-        self, request: SlideRequest, outcome: SlideResult | SlideFailure, plan: SlidePlan | None
-    ) -> SlideResult | SlideFailure:
-        """Do nothing."""
-        del request, plan
-        return outcome
-
-
-class Silent:
-    """Shows nothing."""
-
-    def started(self, slides: int) -> None:
-        """Do nothing."""
-
-    def planned(self, plan: SlidePlan) -> None:
-        """Do nothing."""
-
-    def read(self, receipt: BatchReceipt) -> None:
-        """Do nothing."""
-
-    def ended(self, row: Row) -> None:
-        """Do nothing."""
-
-
-_proof: tuple[type[Watcher], type[Notes]] = (Silent, Unwritten)

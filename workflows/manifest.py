@@ -23,7 +23,7 @@ from .steps import SlidePlan, SlideResult
 
 MANIFEST = "manifest.json"
 
-_VERSIONED = (
+VERSIONED = (
     "torch", "timm", "numpy", "scipy", "scikit-image", "zarr", "shapely", "openslide-python",
     "openslide-bin", "pillow", "matplotlib", "tiatoolbox",
 )  # fmt: skip
@@ -35,24 +35,11 @@ def provenance(
     """What made the result: slide, scale, model, parameters, software."""
     import torch
 
-    slide, card = plan.slide, bundle.card
+    card = bundle.card
     return {
         "notice": RESEARCH_USE,
         "key": plan.key,
-        "slide": {
-            "slide_id": plan.slide_id,
-            "sha256": plan.sha256,
-            "files": len(slide.files),
-            "bytes": sum(path.stat().st_size for path in slide.files),
-            "vendor": slide.vendor,
-            "reader": slide.reader,
-            "reader_reason": slide.reader_reason,
-            "levels": [
-                [level.width_px, level.height_px, level.downsample] for level in slide.levels
-            ],
-            "mpp": {"x": slide.mpp.x, "y": slide.mpp.y, "source": slide.mpp.source},
-            "bounds_px": [slide.bounds.x, slide.bounds.y, slide.bounds.width, slide.bounds.height],
-        },
+        "slide": slide_provenance(plan),
         "model": {
             "name": card.name,
             "version": card.version,
@@ -67,9 +54,26 @@ def provenance(
         "software": {
             "slidetriage": slidetriage.__version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in _VERSIONED},
+            **{name: version(name) for name in VERSIONED},
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         },
+    }
+
+
+def slide_provenance(plan: SlidePlan) -> dict[str, object]:
+    """Which slide it was, and how it was read."""
+    slide = plan.slide
+    return {
+        "slide_id": plan.slide_id,
+        "sha256": plan.sha256,
+        "files": len(slide.files),
+        "bytes": sum(path.stat().st_size for path in slide.files),
+        "vendor": slide.vendor,
+        "reader": slide.reader,
+        "reader_reason": slide.reader_reason,
+        "levels": [[level.width_px, level.height_px, level.downsample] for level in slide.levels],
+        "mpp": {"x": slide.mpp.x, "y": slide.mpp.y, "source": slide.mpp.source},
+        "bounds_px": [slide.bounds.x, slide.bounds.y, slide.bounds.width, slide.bounds.height],
     }
 
 

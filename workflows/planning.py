@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from slidetriage.models import Card
 from slidetriage.wsi import Slide
 
 from .decoding import Decoder
@@ -24,7 +23,13 @@ PICTURE_FILE = "picture.npy"
 
 
 def plan_slide(
-    step: PlanStep, card: Card, identity: str, settings: Settings, out: Path, decoder: Decoder
+    step: PlanStep,
+    needs: TilesWanted,
+    identity: str,
+    settings: Settings,
+    out: Path,
+    *,
+    decoder: Decoder,
 ) -> SlidePlan | SlideResult:
     """Plan one slide; leaves its picture in the staging folder.
 
@@ -35,7 +40,7 @@ def plan_slide(
     SlideTriageError
         The slide is missing, damaged, without scale, or too coarse for the model.
     """
-    request, needs = step.request, TilesWanted.of(card)
+    request = step.request
     found = decoder.inspect(request, needs)
     slide, digest = found.slide, found.sha256
     name = slide_id(public_name(request, settings), digest)

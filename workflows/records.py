@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from slidetriage.models import Bundle, Card, OperatingPoint
+from slidetriage.wsi import Slide
 
 from .identity import SCHEMA_VERSION
 from .results import Region, ScoredTiles
@@ -24,8 +25,13 @@ def result_record(
     scored: ScoredTiles,
     regions: tuple[Region, ...],
     bundle: Bundle,
+    *,
+    cells: dict[str, object] | None = None,
 ) -> dict[str, object]:
-    """The content of result.json; lengths in um, areas in mm2, boxes in level-0 px."""
+    """The content of result.json; lengths in um, areas in mm2, boxes in level-0 px.
+
+    `cells` is what `write_cells` said of the slide's nuclei.
+    """
     card, slide = bundle.card, plan.slide
     return {
         "schema_version": SCHEMA_VERSION,
@@ -60,17 +66,23 @@ def result_record(
         "tissue_mm2": result.tissue_mm2,
         "flagged_mm2": result.flagged_mm2,
         "regions": [_region_record(rank, region) for rank, region in enumerate(regions, start=1)],
-        "slide": {
-            "vendor": slide.vendor,
-            "reader": slide.reader,
-            "reader_reason": slide.reader_reason,
-            "averaged_levels": [n for n, level in enumerate(slide.levels) if level.averaged],
-            "width_px": slide.width_px,
-            "height_px": slide.height_px,
-            "objective_power": slide.objective_power,
-            "bounds_px": asdict(slide.bounds),
-        },
+        "slide": slide_facts(slide),
+        "cells": cells,
         "warnings": list(result.warnings),
+    }
+
+
+def slide_facts(slide: Slide) -> dict[str, object]:
+    """What the slide's file says of itself."""
+    return {
+        "vendor": slide.vendor,
+        "reader": slide.reader,
+        "reader_reason": slide.reader_reason,
+        "averaged_levels": [n for n, level in enumerate(slide.levels) if level.averaged],
+        "width_px": slide.width_px,
+        "height_px": slide.height_px,
+        "objective_power": slide.objective_power,
+        "bounds_px": asdict(slide.bounds),
     }
 
 
@@ -92,6 +104,8 @@ def read_result(folder: Path) -> SlideResult:
         reasons=tuple(record["reasons"]),
         ruled_out=record["ruled_out"],
         novelty=None if record["novelty"] is None else record["novelty"]["distance"],
+        nuclei=None if record["cells"] is None else record["cells"]["slide"]["nuclei"],
+        abnormal_nuclei=None if record["cells"] is None else record["cells"]["slide"]["abnormal"],
     )
 
 

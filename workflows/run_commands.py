@@ -28,7 +28,7 @@ from .options import (
     Workers,
     choose_device,
 )
-from .settings import DEFAULT_BUNDLE, Settings
+from .settings import DEFAULT_BUNDLE, CellSettings, Settings
 from .template import begin_imports
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ def run(  # noqa: PLR0913 - each is an option of the command
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on for ever: take slides as a scanner writes them.")
     ] = False,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="Look for abnormal nuclei in the flagged regions.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Triage slides and write a folder for each, with a worklist beside them."""
@@ -93,6 +96,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         crop_to_bounds=not qupath_no_crop,
         keep_features=keep_features,
         deidentify=deidentify,
+        cells=CellSettings() if cells else None,
         stall_s=stall,
     )
     from . import driver

@@ -13,7 +13,7 @@ from slidetriage.wsi import Level, Slide
 
 from .driver import TriageReport, Watcher
 from .settings import RESEARCH_USE
-from .steps import BatchReceipt, SlideFailure, SlidePlan
+from .steps import BatchReceipt, CellPlan, SlideFailure, SlidePlan
 from .worklist import URGENCY, Row, triage
 
 LONGEST_TABLE = 20
@@ -56,6 +56,11 @@ class ProgressWatcher:
         """Add the slide's tiles to what is to be done."""
         total = self._progress.tasks[self._tiles].total or 0
         self._progress.update(self._tiles, total=total + len(plan.tiles))
+
+    def located(self, cells: CellPlan) -> None:
+        """Add the windows to what is to be done."""
+        total = self._progress.tasks[self._tiles].total or 0
+        self._progress.update(self._tiles, total=total + len(cells.windows))
 
     def read(self, receipt: BatchReceipt) -> None:
         """Move the bar of tiles."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from slidetriage.errors import UsageError
 
@@ -11,9 +11,51 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 Ngff = Literal["0.5", "0.4"]
 
+Where = Literal["regions", "given", "tissue"]
+
 DEFAULT_BUNDLE = "breast-idc-scout"
 
+DEFAULT_DETECTOR = "nuclei-he"
+
 RESEARCH_USE = "For Research Use Only. Not for use in diagnostic procedures."
+
+
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """Where nuclei are looked for, and by what."""
+
+    where: Where = "regions"
+    """In the regions that the model flags, in given ones, or in all tissue; without the model's
+    regions the model does not run."""
+    given: str = ""
+    """GeoJSON file of the given regions, or a folder with one for each slide."""
+    detector: str = DEFAULT_DETECTOR
+    """Name of a shipped detector, "classical", or the folder of one."""
+    classifier: str = ""
+    """File of a classifier of nuclei (see `slidetriage cells --help`); empty for the rule."""
+    margin_um: float = 50.0
+    """How far around regions nuclei are looked for as well."""
+    window_px: int = 768
+    """Side of the windows that the detector sees at a time."""
+    required: bool = False
+    """Whether a slide too coarse for the detector is rejected rather than triaged without."""
+
+    def __post_init__(self) -> None:
+        if self.where not in get_args(Where):
+            raise UsageError(
+                f"Nuclei cannot be looked for in {self.where!r}.",
+                mend=f"Choose one of {', '.join(get_args(Where))}.",
+            )
+        if not 0 <= self.margin_um <= 10_000:
+            raise UsageError(f"margin_um is {self.margin_um}; it must lie between 0 and 10000.")
+        if not 128 <= self.window_px <= 4096:
+            raise UsageError(f"window_px is {self.window_px}; it must lie between 128 and 4096.")
+
+    def as_record(self) -> dict[str, object]:
+        """Every setting that changes results; files are told by their hashes elsewhere."""
+        record = asdict(self)
+        del record["given"], record["required"], record["detector"], record["classifier"]
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +90,8 @@ class Settings:
     """Whether the features are published beside the results."""
     deidentify: bool = False
     """Whether results, tables and messages name slides without the names of their files."""
+    cells: CellSettings | None = None
+    """How nuclei are looked for; None where they are not."""
     stall_s: float = 30.0
     """Seconds without a sign of life after which a decoder is held to hang; not recorded."""
 
@@ -71,6 +115,11 @@ class Settings:
         if self.ngff not in ("0.5", "0.4"):
             raise UsageError(f"OME-Zarr version {self.ngff!r} is not written; choose 0.5 or 0.4.")
 
+    @property
+    def scores_slides(self) -> bool:
+        """Whether the model runs; not where nuclei are all that is asked for."""
+        return self.cells is None or self.cells.where == "regions"
+
     def stride_px(self, tile_px: int) -> int:
         """Distance of neighbouring tiles in tile pixels."""
         return max(1, round(tile_px * (1 - self.overlap)))
@@ -79,4 +128,11 @@ class Settings:
         """For provenance: every setting that changes results; the model is told by its hash."""
         record = asdict(self)
         del record["model"], record["stall_s"]
+        record["cells"] = None if self.cells is None else self.cells.as_record()
         return record
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Settings:
+        """What `dataclasses.asdict` made of settings."""
+        cells = record.get("cells")
+        return cls(**{**record, "cells": None if cells is None else CellSettings(**cells)})

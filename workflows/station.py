@@ -6,8 +6,9 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,18 @@ from slidetriage.models import Bundle, Device, RuntimeChoice, TileEncoder, load_
 
 from .decoding import Decoder, Nursery
 from .features import FEATURES, create_features, write_features
-from .finishing import finish_slide
+from .finishing import finish_slide, flag_regions
 from .memory import return_freed_memory
 from .planning import plan_slide
+from .results import Region
 from .settings import Settings
 from .steps import (
     STEP_NAMES,
     BatchReceipt,
+    CellStep,
     EncodeStep,
     FinishStep,
+    LocateStep,
     PlanStep,
     Receipt,
     SlideFailure,
@@ -38,6 +42,11 @@ from .steps import (
     SlideResult,
     Step,
 )
+from .surveying import TilesWanted
+
+if TYPE_CHECKING:
+    # Loaded only where nuclei are looked for.
+    from .cells.station_part import CellBench
 
 _log = logging.getLogger(__name__)
 
@@ -170,6 +179,7 @@ class EncodingStation(ABC, Generic[Model]):
             return self._plan(step)
         if isinstance(step, EncodeStep):
             return self._encode(step)
+        assert isinstance(step, FinishStep)
         with self._finishing:  # Matplotlib draws one picture at a time
             return_freed_memory()  # what the encoding of many batches left behind
             result = self._finish_slide(step)
@@ -179,7 +189,7 @@ class EncodingStation(ABC, Generic[Model]):
     def _plan(self, step: PlanStep) -> SlidePlan | SlideResult:
         plan = self._plan_slide(step)
         return_freed_memory()
-        if isinstance(plan, SlideResult):
+        if isinstance(plan, SlideResult) or not self.settings.scores_slides:
             return plan
         create_features(
             step.staging / FEATURES,
@@ -216,11 +226,46 @@ class Station(EncodingStation[Bundle]):
         return load_bundle(self.settings.model, device=device)
 
     def _plan_slide(self, step: PlanStep) -> SlidePlan | SlideResult:
-        card, identity = self.bundle.card, self.bundle.identity
-        return plan_slide(step, card, identity, self.settings, self.out, self.decoder)
+        if self.settings.scores_slides:
+            needs, model = TilesWanted.of(self.bundle.card), self.bundle.identity
+        else:
+            needs, model = self._cells.sight.needs, ""
+        identity = model if self.settings.cells is None else self._cells.what_computes(model)
+        return plan_slide(step, needs, identity, self.settings, self.out, decoder=self.decoder)
 
     def _finish_slide(self, step: FinishStep) -> SlideResult:
-        return finish_slide(step, self.bundle, self.settings, self.out, self.decoder)
+        detector = None if step.cells is None else self._cells.detector
+        if not self.settings.scores_slides:
+            from .cells.only import finish_cells
+
+            assert detector is not None
+            return finish_cells(step, detector, self.settings, self.out, self.decoder)
+        return finish_slide(
+            step,
+            self.bundle,
+            self.settings,
+            self.out,
+            decoder=self.decoder,
+            detector=detector,
+        )
+
+    @cached_property
+    def _cells(self) -> CellBench:
+        from .cells.station_part import CellBench
+
+        assert self.settings.cells is not None
+        return CellBench(self.settings, self.settings.cells, at_once=self._at_once)
+
+    def _perform(self, step: Step) -> Receipt:
+        if isinstance(step, LocateStep):
+            with self._finishing:
+                regions: tuple[Region, ...] = ()
+                if self.settings.scores_slides:
+                    regions = flag_regions(step, self.bundle, self.settings)
+                return self._cells.locate(step.plan, step.staging, regions)
+        if isinstance(step, CellStep):
+            return self._cells.look(step, self.decoder.read(step.batch, step.sha256))
+        return super()._perform(step)
 
 
 class OpenStation(Protocol):

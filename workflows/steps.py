@@ -40,6 +40,26 @@ class EncodeStep:
 
 
 @dataclass(frozen=True, slots=True)
+class LocateStep:
+    """Choose the windows in which nuclei will be looked for."""
+
+    plan: SlidePlan
+    staging: Path
+    error: str
+    """As in `FinishStep`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellStep:
+    """Find and measure the nuclei in one batch of windows, and store them."""
+
+    slide_id: str
+    batch: TileBatch
+    staging: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class FinishStep:
     """Turn a slide's features into its score and evidence, and publish them."""
 
@@ -49,11 +69,19 @@ class FinishStep:
     """What an unreadable tile's error said; empty where all were read."""
     runtimes: tuple[str, ...] = ()
     """What computed the features; more than one where workers differ."""
+    cells: CellPlan | None = None
+    """Where nuclei were looked for; None where they were not."""
 
 
-Step = PlanStep | EncodeStep | FinishStep
+Step = PlanStep | EncodeStep | LocateStep | CellStep | FinishStep
 
-STEP_NAMES = {PlanStep: "plan", EncodeStep: "encode", FinishStep: "finish"}
+STEP_NAMES = {
+    PlanStep: "plan",
+    EncodeStep: "encode",
+    LocateStep: "locate",
+    CellStep: "cells",
+    FinishStep: "finish",
+}
 """What a failure calls the step that it ended."""
 
 
@@ -76,9 +104,20 @@ class SlidePlan:
     """As the manifest says."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CellPlan:
+    """Where nuclei will be looked for on one slide."""
+
+    slide_id: str
+    windows: Tiles
+    looked_at_mm2: float
+    """Area of the regions with their margin, within the slide."""
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class BatchReceipt:
-    """One batch was read and its features stored."""
+    """One batch was read and its features, or its nuclei, stored."""
 
     slide_id: str
     tiles: int
@@ -112,6 +151,9 @@ class SlideResult:
     """Whether it needs no look at the sensitivity that the model's rule-out keeps."""
     novelty: float | None = None
     """Distance from what the model learned from; None without tissue or reference."""
+    nuclei: int | None = None
+    """How many were found; None where they were not looked for."""
+    abnormal_nuclei: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +161,11 @@ class SlideFailure:
     """One slide could not be triaged; nothing of it was published."""
 
     step: str
-    """Which step failed: plan, encode or finish."""
+    """Which step failed: plan, encode, locate, cells or finish."""
     code: str
     message: str
     rejected: bool
     """True where the slide itself is at fault, so that trying again is of no use."""
 
 
-Receipt = SlidePlan | BatchReceipt | SlideResult | SlideFailure
+Receipt = SlidePlan | CellPlan | BatchReceipt | SlideResult | SlideFailure

@@ -18,7 +18,8 @@ from .steps import SlideFailure, SlideResult
 
 COLUMNS = (
     "rank", "row", "slide_id", "state", "verdict", "score", "ruled_out", "novelty", "regions",
-    "flagged_mm2", "tissue_mm2", "tiles", "unreadable", "code", "reason", "directory", "file",
+    "flagged_mm2", "tissue_mm2", "tiles", "unreadable", "nuclei", "abnormal_nuclei", "code",
+    "reason", "directory", "file",
 )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def write_worklist(out: Path, rows: Sequence[Row], *, settings: Settings | None 
     write_json(
         out / "worklist.json",
         {
-            "schema_version": 3,
+            "schema_version": 4,
             "notice": RESEARCH_USE,
             "summary": count(rows),
             "triage": triage(rows),
@@ -161,6 +162,8 @@ def _record(rank: int, row: Row, settings: Settings) -> dict[str, object]:
             "tissue_mm2": round(outcome.tissue_mm2, 6),
             "tiles": outcome.tiles,
             "unreadable": outcome.unreadable,
+            "nuclei": outcome.nuclei,
+            "abnormal_nuclei": outcome.abnormal_nuclei,
             "reason": "; ".join((*outcome.reasons, *outcome.warnings)) or None,
             "directory": outcome.directory,
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from slidetriage.workflows.steps import BatchReceipt, SlidePlan
+from slidetriage.workflows.steps import BatchReceipt, CellPlan, SlidePlan
 from slidetriage.workflows.worklist import Row
 
 
@@ -61,6 +61,9 @@ class Watch:
     def planned(self, plan: SlidePlan) -> None:
         """One more was opened."""
         self.plans += 1
+
+    def located(self, cells: CellPlan) -> None:
+        """Nothing to note."""
 
     def read(self, receipt: BatchReceipt) -> None:
         """One more batch was read."""

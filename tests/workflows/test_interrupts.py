@@ -15,7 +15,8 @@ import signal, sys
 from contextlib import suppress
 from pathlib import Path
 from slidetriage.workflows.interrupts import check_interrupts, heed_interrupts
-from slidetriage.workflows.jobs import Run, Silent
+from slidetriage.workflows.jobs import Run
+from slidetriage.workflows.observers import Silent
 from slidetriage.workflows.settings import Settings
 
 class Idle:

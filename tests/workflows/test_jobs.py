@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pretending import Pretending
-from slidetriage.workflows.jobs import BEGUN_AT_LEAST, Run, Silent
+from slidetriage.workflows.jobs import BEGUN_AT_LEAST, Run
+from slidetriage.workflows.observers import Silent
 from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import SlideFailure, SlidePlan, SlideResult

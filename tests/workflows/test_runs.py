@@ -20,9 +20,10 @@ from shapely.geometry import box, shape
 from slidetriage import Resources, Settings, load_bundle, triage
 from slidetriage.errors import OutputError, UsageError
 from slidetriage.tiling import split_batches
-from slidetriage.workflows.jobs import Run, Silent
+from slidetriage.workflows.jobs import Run
 from slidetriage.workflows.ledger import read_audit
 from slidetriage.workflows.manifest import hash_files, verified_key
+from slidetriage.workflows.observers import Silent
 from slidetriage.workflows.serial import SerialEngine
 from slidetriage.workflows.sources import SlideRequest, find_requests
 from slidetriage.workflows.station import Station
@@ -360,6 +361,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_published(
         def planned(self, plan: SlidePlan) -> None:
             with path.open("ab") as file:
                 file.write(b"more")
+
+        def located(self, cells: object) -> None: ...
 
         def read(self, receipt: BatchReceipt) -> None: ...
 

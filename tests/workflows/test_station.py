@@ -16,7 +16,8 @@ from slidetriage.models.compiled import CompiledNetwork
 from slidetriage.tiling import TileBatch, TilePixels, split_batches
 from slidetriage.workflows.decoding import Decoder
 from slidetriage.workflows.features import FEATURES, read_coverage
-from slidetriage.workflows.jobs import Run, Silent
+from slidetriage.workflows.jobs import Run
+from slidetriage.workflows.observers import Silent
 from slidetriage.workflows.serial import SerialEngine
 from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import SlideRequest, find_requests

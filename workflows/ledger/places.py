@@ -26,9 +26,14 @@ def slides_path(out: Path) -> Path:
     return out / RUN / PRIVATE / SLIDES
 
 
+def is_output(folder: Path) -> bool:
+    """Whether a run has written here."""
+    return any((folder / mark).is_file() for mark in _MARKS)
+
+
 def check_output(out: Path) -> None:
     """Raise `UsageError` where a folder was not written by a run."""
-    if not any((out / mark).is_file() for mark in _MARKS):
+    if not is_output(out):
         raise UsageError(
             f"{out}: no run has written here.",
             mend="Name the folder that a run was given with --out.",

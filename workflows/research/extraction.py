@@ -13,7 +13,8 @@ from pathlib import Path
 from slidetriage.models import Device
 from slidetriage.tiling import check_masker
 from slidetriage.workflows.identity import slug
-from slidetriage.workflows.jobs import Run, Silent, Watcher
+from slidetriage.workflows.jobs import Run
+from slidetriage.workflows.observers import Silent, Watcher
 from slidetriage.workflows.publishing import claim_output, write_whole
 from slidetriage.workflows.resources import Resources, open_engine
 from slidetriage.workflows.settings import Settings

@@ -14,13 +14,13 @@ from slidetriage.errors import UsageError
 from slidetriage.models import Device
 from slidetriage.workflows.decoding import Decoder
 from slidetriage.workflows.features import FEATURES, iterate_features, read_coverage
-from slidetriage.workflows.finishing import check_gaps, check_unchanged
 from slidetriage.workflows.identity import result_key, slide_id, slug
 from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.station import EncodingStation
 from slidetriage.workflows.steps import FinishStep, PlanStep, SlidePlan, SlideResult
 from slidetriage.workflows.surveying import TilesWanted
+from slidetriage.workflows.unchanged import check_gaps, check_unchanged
 from slidetriage.wsi import Slide
 
 from .encoders import EncoderSource, TileModel

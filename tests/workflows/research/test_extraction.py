@@ -20,7 +20,7 @@ from slidetriage.models import EncoderCard, TileEncoder, load_encoder, random_en
 from slidetriage.models.fields import write_fields
 from slidetriage.models.precision import Device
 from slidetriage.tiling import TileBatch, read_tiles
-from slidetriage.workflows.jobs import Silent
+from slidetriage.workflows.observers import Silent
 from slidetriage.workflows.research import (
     BundleEncoder,
     EncoderFile,

@@ -1,0 +1,1 @@
+"""How the default nucleus detector is trained: images, phantoms, augmentation, figures."""
