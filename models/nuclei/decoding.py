@@ -35,6 +35,8 @@ class Decoding:
 
     def decode(self, inside: Map, depth: Map) -> Instances:
         """Find nuclei in two maps of H x W."""
+        if inside.size == 0:
+            return Instances(np.zeros(inside.shape, np.int32), np.zeros(0, np.float32))
         ground = self._fill_holes(inside)
         soft = depth
         if self.soften > 0:
@@ -46,7 +48,7 @@ class Decoding:
         ground = (inside >= self.inside).view(np.uint8)
         rings, ranks = cv2.findContours(ground, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         # The last column names the ring around: only holes have one.
-        holes = [rings[n] for n in np.flatnonzero(ranks[0, :, 3] >= 0)] if rings else []
+        holes = [rings[int(n)] for n in np.flatnonzero(ranks[0, :, 3] >= 0).tolist()] if rings else []
         small = [hole for hole in holes if cv2.contourArea(hole) <= self.hole_px]
         if small:
             cv2.drawContours(ground, small, -1, 1, cv2.FILLED)

@@ -17,7 +17,7 @@ from slidetriage.models.nuclei.detector_card import (
 from .images import ImageSplit
 from .learning import Recipe
 
-MARGIN_PX = 64
+MARGIN_PX = 96
 """Measured on a mosaic: see docs/nuclei.md."""
 
 USUAL_DIAMETER_PX = 26.0

@@ -20,6 +20,15 @@ def test_depth_is_one_at_the_centre_and_falls_to_the_border() -> None:
     assert np.hypot(*(np.argwhere(depth > 0.5) - (20, 30)).T).max() < 9
 
 
+def test_the_centre_of_a_crescent_lies_in_it() -> None:
+    y, x = np.mgrid[:50, :50]
+    far, hole = np.hypot(y - 25, x - 25) < 20, np.hypot(y - 25, x - 31) < 17
+    labels = (far & ~hole).astype(np.int32)
+    depth = relative_depth(labels)
+    assert labels[np.unravel_index(depth.argmax(), depth.shape)] == 1
+    assert depth.max() > 0.9
+
+
 def test_two_that_touch_have_a_border_between_them() -> None:
     labels = np.zeros((20, 40), np.int32)
     labels[4:16, 4:20], labels[4:16, 20:36] = 1, 2
@@ -30,15 +39,6 @@ def test_two_that_touch_have_a_border_between_them() -> None:
     assert near[10, 18:22].all()
     assert not near[10, 6:16].any()
     assert not near[2, 5]
-
-
-def test_the_centre_of_a_crescent_lies_in_it() -> None:
-    y, x = np.mgrid[:50, :50]
-    far, hole = np.hypot(y - 25, x - 25) < 20, np.hypot(y - 25, x - 31) < 17
-    labels = (far & ~hole).astype(np.int32)
-    depth = relative_depth(labels)
-    assert labels[np.unravel_index(depth.argmax(), depth.shape)] == 1
-    assert depth.max() > 0.9
 
 
 def test_parts_are_numbered_anew() -> None:
