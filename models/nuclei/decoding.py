@@ -48,7 +48,8 @@ class Decoding:
         ground = (inside >= self.inside).view(np.uint8)
         rings, ranks = cv2.findContours(ground, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         # The last column names the ring around: only holes have one.
-        holes = [rings[int(n)] for n in np.flatnonzero(ranks[0, :, 3] >= 0).tolist()] if rings else []
+        numbers = np.flatnonzero(ranks[0, :, 3] >= 0).tolist() if rings else []
+        holes = [rings[number] for number in numbers]
         small = [hole for hole in holes if cv2.contourArea(hole) <= self.hole_px]
         if small:
             cv2.drawContours(ground, small, -1, 1, cv2.FILLED)
