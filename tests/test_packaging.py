@@ -109,6 +109,8 @@ def test_the_wheel_holds_every_module_and_the_bundle(wheel: Path) -> None:
         "slidetriage/py.typed",
         "slidetriage/models/bundles/breast-idc-scout/card.json",
         "slidetriage/models/bundles/breast-idc-scout/weights.safetensors",
+        "slidetriage/models/detectors/nuclei-he/card.json",
+        "slidetriage/models/detectors/nuclei-he/weights.safetensors",
         "slidetriage/workflows/schemas/qupath-geojson.schema.json",
     ):
         assert wanted in held
