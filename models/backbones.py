@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from timm.layers.mlp import SwiGLUPacked
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from slidetriage.errors import ModelError
 
 from .card import EncoderCard
 from .encoder import TileEncoder
+from .lean_timm import SwiGLUPacked, timm
 from .precision import Device
 from .weights import check_shapes, fill, read_weights
 
@@ -175,7 +175,7 @@ def build_backbone(card: EncoderCard) -> nn.Module:
 
 def outline_backbone(card: EncoderCard) -> nn.Module:
     """Build the architecture without memory for weights, to learn its names and shapes."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return _create(card)
 
 
@@ -204,5 +204,18 @@ def _create(card: EncoderCard, *, classifier: bool = False) -> nn.Module:
 
 
 def _names_with_classifier(card: EncoderCard) -> frozenset[str]:
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return frozenset(_create(card, classifier=True).state_dict())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves normal draws out, since without memory there is nothing to draw.
+
+    PyTorch would import its compiler to find that out.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)

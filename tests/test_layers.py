@@ -100,6 +100,14 @@ def test_tiatoolbox_is_never_imported_at_start_up() -> None:
     assert early == []
 
 
+def test_timm_is_imported_in_one_place() -> None:
+    """Without PyTorch's compiler (decision 0013)."""
+    found = {
+        path.name for _, path in modules() for name, _, _ in imports(path) if name[:4] == "timm"
+    }
+    assert found == {"lean_timm.py"}
+
+
 def test_a_slide_step_fails_in_one_place_only() -> None:
     """`except Exception` stands in the station and in its decoders; bare `except` nowhere."""
     broad = []

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from slidetriage.models.lean_timm import timm
 
 STRIDE = 16
 """Height and width of what the network is given are multiples of this."""
