@@ -166,8 +166,16 @@ def info(slide: Path, mpp: Mpp = None, json: Json = False) -> None:
 
 
 @models_app.command("list")
-def models_list(json: Json = False) -> None:
-    """List the bundles that come with slidetriage."""
+def models_list(
+    detectors: Annotated[
+        bool, typer.Option("--detectors", help="The detectors of nuclei instead (`--cells`).")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the bundles that come with slidetriage, or the detectors of nuclei."""
+    if detectors:
+        _list_detectors(json)
+        return
     from slidetriage.models import list_bundles, load_bundle
 
     cards = [load_bundle(name).card for name in list_bundles()]
@@ -179,13 +187,35 @@ def models_list(json: Json = False) -> None:
     print_cards(cards)
 
 
+def _list_detectors(json: bool) -> None:
+    from slidetriage.models.nuclei import list_detectors, load_detector
+
+    cards = [load_detector(name).card for name in list_detectors()]
+    if json:
+        print_json([asdict(card) for card in cards])
+        return
+    from .detector_screen import print_detectors
+
+    print_detectors(cards)
+
+
 @models_app.command("show")
 def models_show(
     model: Annotated[str, typer.Argument()] = DEFAULT_BUNDLE, json: Json = False
 ) -> None:
-    """Show a bundle's card: what it is for, what it was made from, how well it measured."""
+    """Show the card of a bundle or a detector: what it is for, made from, and how it measured."""
     from slidetriage.models import load_bundle
+    from slidetriage.models.nuclei import list_detectors, load_detector
 
+    if model in list_detectors():
+        detector = load_detector(model).card
+        if json:
+            print_json(asdict(detector))
+            return
+        from .detector_screen import print_detector
+
+        print_detector(detector)
+        return
     card = load_bundle(model).card
     if json:
         typer.echo(card.to_json(), nl=False)

@@ -3,6 +3,7 @@
 from .abnormality import Assessor, Reference, fit_reference
 from .classical import ClassicalDetector
 from .classifier import NucleusClassifier, fit_classifier, read_classifier, write_classifier
+from .detector_card import DetectorCard
 from .instances import Instances, NucleusDetector
 from .learned import LearnedDetector, list_detectors, load_detector
 from .matching import Agreement, compare_labels
@@ -25,6 +26,7 @@ __all__ = [
     "Assessment",
     "Assessor",
     "ClassicalDetector",
+    "DetectorCard",
     "Instances",
     "LearnedDetector",
     "NucleusClassifier",

@@ -225,3 +225,13 @@ def test_models_are_listed_and_shown() -> None:
     card = json.loads(cli("models", "show", "breast-idc-scout", "--json").stdout)
     assert card["name"] == "breast-idc-scout"
     assert json.loads(cli("models", "list", "--json").stdout)[0] == card
+
+
+def test_detectors_of_nuclei_are_listed_and_shown() -> None:
+    listed = json.loads(cli("models", "list", "--detectors", "--json").stdout)
+    assert [each["name"] for each in listed] == ["nuclei-he"]
+    assert "nuclei-he" in cli("models", "list", "--detectors").stdout
+    shown = cli("models", "show", "nuclei-he").stdout
+    assert "For Research Use Only" in shown
+    assert f"{listed[0]['metrics'][0]['value']:.3f}" in shown
+    assert json.loads(cli("models", "show", "nuclei-he", "--json").stdout) == listed[0]
