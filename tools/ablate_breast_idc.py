@@ -30,7 +30,8 @@ from slidetriage.models.evaluation import fit_platt
 SOFTENED = "labels softened by three teachers"
 VARIANTS: dict[str, dict[str, object]] = {
     "as it is": {},
-    "colours unaltered": {"stain": False},
+    "colours unaltered": {"stain": 0.0},
+    "colours of half the tiles": {"stain": 0.5},
     "no mixup": {"mixup": 0.0},
     "elastic": {"elastic": 0.03},
     "cutmix": {"cutmix": 0.5},

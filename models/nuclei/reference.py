@@ -43,7 +43,7 @@ _FURTHEST = 4.0
 _SMALLEST_VARIANCE = 0.05
 _LOWER_SHARES = (0.2, 0.4, 0.6, 0.8, 0.9)
 _MOST_SPLIT = 4_000
-_DOUBT = 0.4
+_DOUBT = 0.3
 _FEWEST_LARGE = 20
 
 
@@ -112,7 +112,7 @@ def unremarkable_share(
     together. So two normal distributions in F dimensions are fitted by expectation maximisation
     (Dempster, Laird and Rubin 1977), from several guesses of how many are abnormal, and those
     furthest apart are taken. What is of the upper one counts as little as the two are surely two:
-    not at all less below `least_separation` - 0.4, wholly from `least_separation` on. Where they
+    not at all less below `least_separation` - 0.3, wholly from `least_separation` on. Where they
     are one, its few abnormal nuclei do not move its medians.
     """
     usual = robust_standard(features, np.ones(len(features)), least)
@@ -136,7 +136,7 @@ def least_separation(count: int) -> float:
     painted slides it was at most 2.1 of many nuclei none of which is abnormal, in whatever
     mixture, and 2.5 to 3.1 where a tenth to three quarters of the large ones are.
     """
-    return 2.2 + 12 / math.sqrt(max(count, 1))
+    return 2.0 + 8 / math.sqrt(max(count, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

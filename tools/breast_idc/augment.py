@@ -24,21 +24,25 @@ def augment(
     input_px: int,
     rng: np.random.Generator,
     *,
-    stain: bool = True,
+    stain: float = 1.0,
     elastic: float = 0.0,
 ) -> Tensor:
     """Turn N x H x W x 3 uint8 tiles into randomly altered N x 3 x input_px x input_px in [0, 1].
 
     Colour first (stain, brightness, contrast, saturation), then optics (blur or sharpening),
     JPEG, noise, and last one affine resampling (quarter turns or any angle, flip, scale, shift)
-    straight to the encoder's input size. `stain` says whether colour is altered; `elastic` bends
-    half of the tiles by about that share of their side.
+    straight to the encoder's input size. `stain` is the share of tiles whose colour is altered;
+    `elastic` bends half of the tiles by about that share of their side.
     """
     chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # N x 3 x H x W
     if stain:
-        x = shift_stain(x, chance)
-        x = shift_colour(x, chance)
+        altered = shift_colour(shift_stain(x, chance), chance)
+        x = (
+            altered
+            if stain >= 1
+            else torch.where(_sometimes(len(x), stain, chance) > 0, altered, x)
+        )
     x = change_focus(x, chance)
     x = compress(x, rng)
     noise = _uniform(len(x), 0, 0.03, chance) * _sometimes(len(x), 0.2, chance)

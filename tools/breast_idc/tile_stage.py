@@ -42,8 +42,8 @@ class TileRecipe:
     """Share of each batch that is painted glass instead of tissue, labelled negative."""
     averaging: float = 0.99
     """Decay per step of the running average of the weights, which is what is kept."""
-    stain: bool = True
-    """Whether colours are altered."""
+    stain: float = 1.0
+    """Share of the tiles whose colours are altered."""
     elastic: float = 0.0
     """By what share of its side a tile is bent."""
     cutmix: float = 0.0
