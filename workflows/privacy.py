@@ -12,10 +12,12 @@ import logging
 import os
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import quote, quote_plus
 
 from .identity import slug
@@ -179,13 +181,31 @@ def redacted_logs(redactor: Redactor) -> Iterator[None]:
     guard = RedactingFilter(redactor)
     for handler in handlers:
         handler.addFilter(guard)
-    logging.captureWarnings(True)
+    # Not by logging.captureWarnings: where somebody called that before, it does nothing, and what
+    # it set then may have been taken back since.
+    shown = warnings.showwarning
+    warnings.showwarning = _log_warning
     try:
         yield
     finally:
-        logging.captureWarnings(False)
+        warnings.showwarning = shown
         for handler in handlers:
             handler.removeFilter(guard)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Give one of Python's warnings to the log, where a filter sees it, and to nobody else."""
+    logger = logging.getLogger("py.warnings")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    logger.warning("%s", warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def on_one_line(text: str) -> str:

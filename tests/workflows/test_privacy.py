@@ -201,7 +201,13 @@ def test_log_records_tell_nothing_and_stay_on_one_line(told: io.StringIO) -> Non
     assert "Müller" not in told.getvalue()
 
 
-def test_every_handler_is_guarded_while_it_lasts(told: io.StringIO) -> None:
+@pytest.mark.parametrize("before", ["nobody", "somebody"])
+def test_every_handler_is_guarded_while_it_lasts(
+    told: io.StringIO, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Also where somebody, as TIAToolbox does, had warnings captured, and that was taken back."""
+    was = warnings.showwarning if before == "somebody" else None
+    monkeypatch.setattr(logging, "_warnings_showwarning", was)
     logger, handler = logging.getLogger("test.privacy.many"), logging.StreamHandler(told)
     logger.addHandler(handler)
     logging.root.addHandler(handler)
