@@ -25,6 +25,8 @@ doubled = torch.compile(lambda x: 2 * x, backend="eager")
 assert doubled(torch.ones(1)).item() == 2
 from torch._dynamo.utils import is_compile_supported
 assert is_compile_supported is torch._dynamo.utils.is_compile_supported
+with lean._compiler_later():
+    assert type(sys.modules["torch._dynamo"]).__name__ == "module", "it is there already"
 kept = lean._disable(lambda x: x + torch._dynamo.is_compiling())
 assert torch.compile(lambda x: kept(x), backend="eager")(torch.zeros(1)).item() == 0
 halves = lean._disable(recursive=False)(lambda x: x / 2)
