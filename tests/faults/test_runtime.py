@@ -166,7 +166,6 @@ def test_69_so_do_reads_that_hang_in_the_system(stage: Stage) -> None:
     stage.is_lost(stage.injected(TILES, fault, "--stall", "2"), 69, "hung|answer", "again")
 
 
-@pytest.mark.slow
 def test_70_few_open_files_do_or_say_so(stage: Stage) -> None:
     run = stage.run(prefix=[tool("prlimit"), "--nofile=64:64", "--"])
     if run.returncode == 0:
@@ -192,8 +191,7 @@ def test_72_memory_for_no_tile_fails_the_slide(stage: Stage) -> None:
     stage.is_tidy(run)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["memory", "cuda"])
+@pytest.mark.parametrize("kind", [pytest.param("memory", marks=pytest.mark.slow), "cuda"])
 def test_73_memory_for_fewer_tiles_gives_the_same(stage: Stage, kind: str) -> None:
     run = stage.run(FAULTS_STUB=f"{kind} 8")
     assert run.returncode == 0, run.rows

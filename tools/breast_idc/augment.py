@@ -38,11 +38,9 @@ def augment(
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # N x 3 x H x W
     if stain:
         altered = shift_colour(shift_stain(x, chance), chance)
-        x = (
-            altered
-            if stain >= 1
-            else torch.where(_sometimes(len(x), stain, chance) > 0, altered, x)
-        )
+        if stain < 1:
+            altered = torch.where(_sometimes(len(x), stain, chance) > 0, altered, x)
+        x = altered
     x = change_focus(x, chance)
     x = compress(x, rng)
     noise = _uniform(len(x), 0, 0.03, chance) * _sometimes(len(x), 0.2, chance)

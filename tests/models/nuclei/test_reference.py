@@ -75,7 +75,7 @@ def test_without_abnormal_ones_all_are_ordinary(kind: str, seed: int) -> None:
 
 
 def test_the_less_sure_that_there_are_two_the_less_the_upper_ones_weigh() -> None:
-    """Half a standard deviation more or less must not turn a slide's flags on or off."""
+    """Whether there are two is no step: over a range of distances the upper ones weigh less."""
     weighed = []
     for shift in np.linspace(0.4, 1.0, 13):
         features, ordinary = mix(3_000, 4_000, 4_000, shift=shift)
