@@ -18,6 +18,7 @@ from .backbones import build_backbone, outline_backbone
 from .bundle import Bundle
 from .card import Card, WeightsCard, read_card
 from .encoder import TileEncoder
+from .folders import combine, find_bundle
 from .heads import build_head
 from .precision import Device
 from .slide_head import SlideHead
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 WEIGHTS_VARIABLE = "SLIDETRIAGE_WEIGHTS"
 """Of the environment: a folder with NAME.safetensors for each backbone whose weights no bundle may
 hold. On a cluster every worker needs it."""
-
-_SHIPPED = Path(__file__).with_name("bundles")
-
-
-def list_bundles() -> tuple[str, ...]:
-    """Names of the bundles that come with slidetriage, sorted."""
-    return tuple(sorted(path.parent.name for path in _SHIPPED.glob("*/card.json")))
 
 
 def load_bundle(
@@ -57,7 +51,7 @@ def load_bundle(
     >>> load_bundle("breast-idc-scout").card.tile_px
     50
     """
-    directory = _find(name_or_path)
+    directory = find_bundle(name_or_path)
     card, text = read_card(directory / "card.json")
     weights = read_weights(directory / card.weights.file, sha256=card.weights.sha256)
     parts = {name: _part(weights.tensors, f"{name}.") for name in ("encoder", "head", "novelty")}
@@ -76,13 +70,12 @@ def load_bundle(
         encoder = _open_encoder(card, parts["encoder"], encoder_weights, device)
     head = _build_head(card)
     fill(head, parts["head"], where="head")
-    identity = hashlib.sha256(hashlib.sha256(text).digest() + bytes.fromhex(weights.sha256))
     head.eval().requires_grad_(False).to(encoder.device)
     return Bundle(
         card,
         encoder,
         head,
-        identity.hexdigest(),
+        combine(text, weights.sha256),
         _load_novelty(card, parts["novelty"]),
         _load_normaliser(card),
     )
@@ -117,18 +110,6 @@ def save_bundle(
     _write(directory / card.weights.file, data)
     _write(directory / "card.json", card.to_json().encode())
     return card
-
-
-def _find(name_or_path: str | Path) -> Path:
-    if isinstance(name_or_path, str) and name_or_path in list_bundles():
-        return _SHIPPED / name_or_path
-    directory = Path(name_or_path)
-    if not directory.is_dir():
-        raise ModelError(
-            f"There is no bundle {str(name_or_path)!r}.",
-            mend=f"Give a directory, or one of: {', '.join(list_bundles())}.",
-        )
-    return directory
 
 
 def _build_encoder(

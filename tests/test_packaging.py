@@ -66,8 +66,10 @@ def test_nothing_needs_the_libraries_of_a_screen() -> None:
 
 
 def test_running_never_imports_tiatoolbox_unless_asked() -> None:
-    code = "import sys, slidetriage.workflows.cli, slidetriage.workflows.distribution\n" + (
-        "assert 'tiatoolbox' not in sys.modules\n"
+    code = (
+        "import sys, slidetriage.workflows.cli, slidetriage.workflows.preload\n"
+        "import slidetriage.workflows.cells.preload\n"
+        "assert 'torch' in sys.modules and 'tiatoolbox' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 

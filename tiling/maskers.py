@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from slidetriage.errors import UsageError
 
-from .stain import mask_stained
-
 Masker = Callable[[NDArray[np.uint8], NDArray[np.bool_], tuple[float, float]], NDArray[np.bool_]]
 """(rgb, valid, (mpp_x, mpp_y)) -> rows x columns, True is tissue."""
 
@@ -26,6 +24,15 @@ def check_masker(name: str) -> Masker:
         raise UsageError(
             f"There is no tissue masker {name!r}.", mend=f"Choose one of: {', '.join(MASKERS)}."
         ) from None
+
+
+def mask_by_stain(
+    rgb: NDArray[np.uint8], valid: NDArray[np.bool_], mpp: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """The own one (see `mask_stained`)."""
+    from .stain import mask_stained  # scipy, which who only checks a name need not wait for
+
+    return mask_stained(rgb, valid, mpp)
 
 
 def mask_by_otsu(
@@ -57,7 +64,7 @@ def _fit(masker: Any, rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 MASKERS: Mapping[str, Masker] = MappingProxyType(
     {
-        "slidetriage": mask_stained,
+        "slidetriage": mask_by_stain,
         "otsu": mask_by_otsu,
         "morphological": mask_by_morphology,
     }

@@ -83,7 +83,7 @@ def cells(  # noqa: PLR0913 - each is an option of the command
     where = choose_where(regions, whole=whole, finished=finished)
     if out is None and finished is None:
         raise UsageError("It is not said where results go.", mend="Give a folder with --out.")
-    begin_imports(engine, scheduler)
+    begin_imports(engine, scheduler, cells=True)
     settings = Settings(
         model=model,
         masker=tissue,

@@ -27,10 +27,10 @@ from distributed.scheduler import KilledWorker
 
 from slidetriage.errors import SlideTriageError, UsageError
 
+from .opening import OpenStation, open_triage
 from .processes import CLOSED_WITHIN_S, find_gpus, plan_processes, start_cluster
 from .serial import Engine
 from .settings import Settings
-from .station import OpenStation, Station
 from .steps import STEP_NAMES, Receipt, SlideFailure, Step
 from .template import METHOD, start_template
 from .worker_plugin import StationPlugin, perform_here
@@ -67,7 +67,7 @@ class DaskEngine:
         workers: int | None = None,
         address: str | None = None,
         cores: int = CPU_COUNT,
-        station: OpenStation = Station,
+        station: OpenStation = open_triage,
     ) -> None:
         # Dask tells of every connection made and closed; what matters comes back as a receipt.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -96,7 +96,7 @@ class DaskEngine:
         """Workers of this machine, forked from the template."""
         gpus = find_gpus() if settings.device.startswith("cuda") else ()
         processes = plan_processes(settings.device, workers, gpus=gpus, cores=cores)
-        start_template()
+        start_template(cells=settings.cells is not None)
         # Until the end of the run: the nannies start workers anew by it.
         self._configured.enter_context(
             dask.config.set({"distributed.worker.multiprocessing-method": METHOD})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slidetriage.errors import UsageError
-from slidetriage.models import load_bundle
+from slidetriage.models.folders import identify_bundle
 from slidetriage.tiling import check_masker
 
 from .asked import Asked, recall, remember
@@ -208,7 +208,7 @@ def _run(
     settings, folder = asked.settings, out.absolute()
     check_masker(settings.masker)
     # Said before anything starts if they cannot be.
-    model = load_bundle(settings.model).identity if settings.scores_slides else ""
+    model = identify_bundle(settings.model) if settings.scores_slides else ""
     computes = model
     if settings.cells is not None:
         from .cells.detecting import what_computes

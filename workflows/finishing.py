@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidetriage.models import BagPrediction, Bundle
-from slidetriage.models.nuclei import NucleusDetector
 
 from .decoding import Decoder
 from .features import FEATURES, iterate_features, read_coverage
@@ -31,6 +30,8 @@ from .verdicts import judge, outside_range
 
 if TYPE_CHECKING:
     # Loaded only where nuclei are looked for: Arrow and more come with it.
+    from slidetriage.models.nuclei import NucleusDetector
+
     from .cells.output import CellFindings
 
 CONTENT = "content"

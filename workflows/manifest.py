@@ -10,16 +10,19 @@ import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
 import slidetriage
-from slidetriage.models import Bundle
 
 from .identity import SCHEMA_VERSION
 from .publishing import write_json
 from .settings import RESEARCH_USE, Settings
 from .steps import SlidePlan, SlideResult
+
+if TYPE_CHECKING:
+    from slidetriage.models import Bundle
 
 MANIFEST = "manifest.json"
 

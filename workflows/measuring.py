@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from slidetriage.errors import SlideTriageError
-from slidetriage.models import Bundle
 from slidetriage.tiling import Tiles, check_masker, split_batches
 from slidetriage.wsi import Slide
 
@@ -35,9 +35,13 @@ from .processes import Process, find_gpus, plan_processes
 from .serial import AHEAD
 from .settings import Settings
 from .sources import SlideRequest, find_requests
-from .station import Station
 from .steps import SlideFailure
 from .surveying import TilesWanted
+
+if TYPE_CHECKING:
+    from slidetriage.models import Bundle
+
+    from .station import Station
 
 Follow = Callable[[list[SlideRequest]], Iterable[SlideRequest]]
 """Hands on the slides one by one, and may show how many are done."""
@@ -85,10 +89,17 @@ def estimate_run(
     check_masker(settings.masker)
     gpus = find_gpus() if settings.device != "cpu" else ()
     processes = plan_processes(settings.device, workers, gpus=gpus)
+    from . import distribution  # noqa: F401 - the driver has it in memory, and no model
+
     driver_bytes = resident_bytes()
+    start = perf_counter()
+    from .station import Station
+
     with closing(Station(settings, Path())) as station:
+        station.load()
+        start_s = boot_s + (perf_counter() - start) + CLUSTER_S  # workers import beside the command
         return _estimate(
-            station, requests, processes, boot_s=boot_s, driver_bytes=driver_bytes, follow=follow
+            station, requests, processes, start_s=start_s, driver_bytes=driver_bytes, follow=follow
         )
 
 
@@ -97,12 +108,11 @@ def _estimate(
     requests: list[SlideRequest],
     processes: tuple[Process, ...],
     *,
-    boot_s: float,
+    start_s: float,
     driver_bytes: int,
     follow: Follow,
 ) -> RunEstimate:
-    settings = station.settings
-    bundle, ready_s = load_model(station)
+    settings, bundle = station.settings, station.bundle
     machine = Machine(
         workers=len(processes),
         steps_at_once=processes[0].threads,
@@ -110,7 +120,7 @@ def _estimate(
         cores=CPU_COUNT,
         network_tiles_s=measure_network(bundle, settings.batch_tiles),
         threads=settings.threads if settings.device == "cpu" else 0,
-        start_s=boot_s + ready_s + CLUSTER_S,  # workers import beside the command
+        start_s=start_s,
         worker_bytes=resident_bytes(),
         driver_bytes=driver_bytes,
     )
@@ -130,13 +140,6 @@ def process_age_s() -> float:
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # starttime, see proc(5)
     return float(Path("/proc/uptime").read_text().split()[0]) - started
-
-
-def load_model(station: Station) -> tuple[Bundle, float]:
-    """The model as a worker has it, ready to encode, and the seconds that took."""
-    start = perf_counter()
-    station.load()
-    return station.bundle, perf_counter() - start
 
 
 def measure_network(bundle: Bundle, batch_tiles: int) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import Annotated
 
@@ -54,16 +57,27 @@ Deidentify = Annotated[
 ]
 
 
+DRIVERS = ("/dev/nvidia*", "/dev/nvhost*", "/dev/nvgpu*", "/dev/dxg", "/dev/kfd")
+"""What a driver of GPUs leaves on Linux: NVIDIA's, that of its small boards, WSL's, AMD's."""
+
+
 def choose_device(wanted: str) -> str:
     """The device that was asked for; `auto` is the first GPU where there is one."""
-    import torch
-
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_cuda() else "cpu"
     if wanted.partition(":")[0] not in ("cpu", "cuda"):
         raise UsageError(
             f"There is no device {wanted!r}.", mend="Choose auto, cpu, cuda or cuda:N."
         )
-    if wanted != "cpu" and not torch.cuda.is_available():
+    if wanted != "cpu" and not has_cuda():
         raise UsageError("There is no CUDA device here.", mend="Choose --device cpu or auto.")
     return wanted
+
+
+def has_cuda(drivers: Sequence[str] = DRIVERS) -> bool:
+    """Whether torch finds a GPU; it takes seconds to import and is not asked without a driver."""
+    if sys.platform == "linux" and not any(glob(pattern) for pattern in drivers):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
-
-from slidetriage.models import Bundle, Card, OperatingPoint
-from slidetriage.wsi import Slide
 
 from .identity import SCHEMA_VERSION
 from .results import Region, ScoredTiles
 from .settings import RESEARCH_USE
 from .steps import SlidePlan, SlideResult
+
+if TYPE_CHECKING:
+    from slidetriage.models import Bundle, Card, OperatingPoint
+    from slidetriage.wsi import Slide
 
 RESULT = "result.json"
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from slidetriage.errors import UsageError
 
+from .opening import OpenStation, open_triage
 from .serial import Engine, SerialEngine
 from .settings import Settings
-from .station import OpenStation, Station
 
 EngineName = Literal["serial", "dask"]
 
@@ -51,7 +51,7 @@ def check_address(address: str) -> None:
 
 @contextmanager
 def open_engine(
-    resources: Resources, settings: Settings, out: Path, *, station: OpenStation = Station
+    resources: Resources, settings: Settings, out: Path, *, station: OpenStation = open_triage
 ) -> Iterator[Engine]:
     """The engine that `resources` name, closed in the end; `station` carries out its steps."""
     engine: Engine

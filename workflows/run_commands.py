@@ -82,7 +82,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     json: Json = False,
 ) -> None:
     """Triage slides and write a folder for each, with a worklist beside them."""
-    begin_imports(engine, scheduler)
+    begin_imports(engine, scheduler, cells=cells)
     settings = Settings(
         model=model,
         masker=tissue,

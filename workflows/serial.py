@@ -10,8 +10,8 @@ from typing import Protocol
 
 from dask.system import CPU_COUNT
 
+from .opening import OpenStation, open_triage
 from .settings import Settings
-from .station import OpenStation, Station
 from .steps import Receipt, Step
 
 AHEAD = 1
@@ -55,7 +55,7 @@ class SerialEngine:
         out: Path,
         *,
         cores: int = CPU_COUNT,
-        station: OpenStation = Station,
+        station: OpenStation = open_triage,
     ) -> None:
         at_once = 1
         if settings.device == "cpu":

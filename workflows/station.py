@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,17 +266,6 @@ class Station(EncodingStation[Bundle]):
         if isinstance(step, CellStep):
             return self._cells.look(step, self.decoder.read(step.batch, step.sha256))
         return super()._perform(step)
-
-
-class OpenStation(Protocol):
-    """Opens a station in whichever process will carry out the steps; must pickle."""
-
-    def __call__(self, settings: Settings, out: Path, *, at_once: int = 1) -> EncodingStation[Any]:
-        """Open it; nothing is loaded yet."""
-        ...
-
-
-_proof: OpenStation = Station
 
 
 def _compile(model: TileModel) -> None:

@@ -18,14 +18,16 @@ ENVIRONMENT = {
 }
 
 
-def start_template() -> None:
+def start_template(*, cells: bool = False) -> None:
     """Begin importing in a process apart, and return at once; does nothing the second time.
 
     Importing torch and the like takes seconds. Workers that are forked share its cost and its
-    memory, and one that died is back at once. Called before this process imports the same, both
-    import side by side.
+    memory, and one that died is back at once. Called before this process imports what it needs,
+    both import side by side. With `cells` it imports what nuclei are looked for with, too; where
+    it began without, every worker imports that for itself.
     """
-    get_context(METHOD).set_forkserver_preload(["slidetriage.workflows.preload"])
+    modules = ["slidetriage.workflows.preload", "slidetriage.workflows.cells.preload"]
+    get_context(METHOD).set_forkserver_preload(modules[: 1 + cells])
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
     try:
@@ -38,7 +40,7 @@ def start_template() -> None:
                 os.environ[name] = value
 
 
-def begin_imports(engine: str, scheduler: str | None = None) -> None:
+def begin_imports(engine: str, scheduler: str | None = None, *, cells: bool = False) -> None:
     """Let the imports of workers begin, where a command will have workers of its own."""
     if engine == "dask" and scheduler is None:
-        start_template()
+        start_template(cells=cells)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from distributed import Worker, WorkerPlugin, get_worker
@@ -13,18 +13,21 @@ from distributed import Worker, WorkerPlugin, get_worker
 from slidetriage import __version__
 from slidetriage.errors import UsageError
 
+from .opening import OpenStation, open_triage
 from .orphans import end_with_parent
 from .serial import AHEAD
 from .settings import Settings
-from .station import EncodingStation, OpenStation, Station
 from .steps import Receipt, Step
+
+if TYPE_CHECKING:
+    from .station import EncodingStation
 
 
 class StationPlugin(WorkerPlugin):
     """Gives each worker its station; the model is loaded when the worker starts."""
 
     def __init__(
-        self, settings: Settings, out: Path, *, private: bool, station: OpenStation = Station
+        self, settings: Settings, out: Path, *, private: bool, station: OpenStation = open_triage
     ) -> None:
         self.name = f"slidetriage-{uuid4().hex}"
         """Unlike that of any other run: several may share a scheduler."""

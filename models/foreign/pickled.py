@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from slidetriage.errors import ModelError
-from slidetriage.models.weights import MAX_TENSORS, Weights
+from slidetriage.models.weight_files import MAX_TENSORS
+from slidetriage.models.weights import Weights
 
 from .archive import Archive, open_archive
 from .pickle_program import TensorClaim, follow_program

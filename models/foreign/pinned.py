@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slidetriage.errors import ModelError, UsageError
-from slidetriage.models.weights import MAX_FILE_BYTES
+from slidetriage.models.weight_files import MAX_FILE_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

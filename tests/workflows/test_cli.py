@@ -85,6 +85,34 @@ def test_a_run_of_good_and_bad_slides(phantom: Path, data: Find, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("info",), ("run", "--workers", "1", "--device", "cpu", "--out")],
+    ids=["info", "run"],
+)
+def test_who_computes_nothing_imports_no_torch(
+    arguments: tuple[str, ...], phantom: Path, tmp_path: Path
+) -> None:
+    """It takes seconds, and hundreds of megabytes, that only workers need."""
+    code = (
+        "import sys\n"
+        "from slidetriage.workflows.cli import main\n"
+        f"sys.argv = ['slidetriage', {arguments[0]!r}, {str(phantom)!r}, *sys.argv[1:]]\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'timm', 'matplotlib', 'scipy.ndimage'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    more = [*arguments[1:], *([str(tmp_path / "out")] if arguments[-1] == "--out" else [])]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *more], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    if len(more) > 0:
+        assert "1 planned = 1 done" in done.stdout
+
+
 @pytest.mark.slow
 def test_what_a_person_reads(phantom: Path, tmp_path: Path) -> None:
     done = subprocess.run(

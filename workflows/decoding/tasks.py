@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidetriage.errors import PixelsUnreadable, SlideError, SlideNotReadable
-from slidetriage.tiling import TileBatch, TilePixels, read_tiles
+from slidetriage.tiling import (
+    TileBatch,
+    TilePixels,
+    read_tiles,
+    stain,  # noqa: F401 - so that decoders are forked with it
+)
 from slidetriage.workflows.crash_points import crash_point
 from slidetriage.workflows.settings import Settings
 from slidetriage.workflows.sources import SlideRequest, expected_hash
