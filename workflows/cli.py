@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -154,9 +155,13 @@ def plan(  # noqa: PLR0913 - each is an option of the command
 @app.command()
 def info(slide: Path, mpp: Mpp = None, json: Json = False) -> None:
     """Say what a slide is: size, levels, scale, and what is odd about it."""
-    from slidetriage.wsi import open_slide
+    from .decoding import Decoder, Nursery
+    from .sources import SlideRequest
 
-    opened = open_slide(slide, mpp=mpp)
+    # A file that kills who opens it shall not end this command without a word.
+    with closing(Nursery()) as nursery:
+        decoder = Decoder(nursery, Settings())
+        opened = decoder.open(SlideRequest(slide, slide.stem, mpp=mpp), None)
     if json:
         print_json(asdict(opened))
         return

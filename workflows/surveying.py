@@ -85,13 +85,17 @@ class Survey:
     """Whether all of the thumbnail could be read."""
 
 
-def open_request(request: SlideRequest, needs: TileNeeds) -> Slide:
-    """Open the slide that was asked for; raises `SlideTriageError` where it cannot be triaged."""
+def open_request(request: SlideRequest, needs: TileNeeds | None) -> Slide:
+    """Open the slide that was asked for; raises `SlideTriageError` where it cannot be triaged.
+
+    Where nothing is needed its scale is not checked.
+    """
     if request.problem is not None:
         code, message = request.problem
         raise SlideTriageError(message, code=code)
     slide = open_slide(request.path, mpp=request.mpp, mpp_source=request.mpp_source)
-    check_scale(slide, needs)
+    if needs is not None:
+        check_scale(slide, needs)
     return slide
 
 

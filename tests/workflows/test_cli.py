@@ -246,6 +246,16 @@ def test_info_tells_what_a_slide_is(data: Find) -> None:
     assert record["mpp"] == {"x": 0.499, "y": 0.499, "source": "file"}
 
 
+def test_info_survives_what_kills_who_opens_it(
+    phantom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIDETRIAGE_CRASH_AT", "slide.open")
+    done = cli("info", phantom)
+    assert done.returncode == 3
+    assert "E_CRASH" in done.stderr
+    assert "SIGKILL" in done.stderr
+
+
 def test_models_are_listed_and_shown() -> None:
     assert "breast-idc-scout" in cli("models", "list").stdout
     shown = cli("models", "show", "breast-idc-scout")

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slidetriage.errors import PixelsUnreadable, SlideNotReadable, SlideTriageError
 from slidetriage.tiling import TileBatch, TilePixels
@@ -20,7 +20,10 @@ from slidetriage.wsi import Slide
 
 from .nursery_link import Nursery
 from .progress import SharedMemory, make_shared_file
-from .tasks import BatchRead, Inspection
+
+if TYPE_CHECKING:
+    # What only the child needs takes a while to import.
+    from .tasks import BatchRead, Inspection
 
 MEMORY_BYTES = 2 << 30
 """What a decoder may use beyond what it was forked with; the address space, so never all of it."""
@@ -72,8 +75,8 @@ class Decoder:
         found: Inspection = self._call_twice(request.path, "inspect", request, needs)
         return found
 
-    def open(self, request: SlideRequest, needs: TileNeeds) -> Slide:
-        """Open a slide without hashing it."""
+    def open(self, request: SlideRequest, needs: TileNeeds | None) -> Slide:
+        """Open a slide without hashing it, for a model or only to know what it is."""
         found: Slide = self._call_twice(request.path, "open", request, needs)
         return found
 
