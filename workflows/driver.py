@@ -215,14 +215,15 @@ def _run(
 
         computes = what_computes(settings, model)
     with (
-        claim_output(folder) as staging,
+        claim_output(folder) as claim,
         open_book(folder, computes, settings) as book,
     ):
         entered = book.enter(choose(book))
         remember(folder, asked)
         book.begin(len(entered))
         left = [request for request in entered if book.keep(request) is None]
-        run = Run(left, staging, watcher or Silent(), settings, book)
+        notices = watcher or Silent()
+        run = Run(left, claim.staging, notices, settings, book, still_ours=claim.check)
         more: More | None = None
         if newcomers is not None:
             more = newcomers.bind(book)
@@ -239,6 +240,7 @@ def _run(
             how = "interrupted"
             raise
         finally:
+            claim.check()  # another run's worklist is not ours to write
             rows = tuple(rank_rows(book.rows()))
             write_worklist(folder, rows, settings=settings)
             book.end(how, rows)

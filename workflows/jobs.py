@@ -70,10 +70,13 @@ class Run:
         watcher: Watcher,
         settings: Settings,
         notes: Notes | None = None,
+        *,
+        still_ours: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._watcher = watcher
         self._staging = staging
+        self._still_ours = still_ours
         self._notes = notes or Unwritten()
         self._jobs: list[Job] = []
         self._owner: dict[int, Job] = {}
@@ -109,6 +112,7 @@ class Run:
         in_flight = 0
         while True:
             check_interrupts()
+            self._still_ours()
             if more is not None:
                 came = more(in_flight == 0 and not self._unplanned)
                 if came is None:

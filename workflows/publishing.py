@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -14,62 +14,49 @@ import orjson
 from slidetriage.errors import OutputError
 
 from .crash_points import crash_point
+from .lease import take_lease
 
 STAGING = ".staging"
 _LOCK = ".slidetriage.lock"
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An output folder that this run owns."""
+
+    staging: Path
+    """Empty, on the same file system as the results, and removed in the end."""
+    check: Callable[[], None]
+    """Raises `OutputError` (E_LOCKED) where another machine's run took this one for dead."""
+
+
 @contextmanager
-def claim_output(out: Path) -> Iterator[Path]:
+def claim_output(out: Path) -> Iterator[Claim]:
     """Own the output folder: create it, check that it can be written, keep other runs out.
 
-    Yields the staging folder, which is empty, on the same file system as the results, and removed
-    in the end. Raises `OutputError` (E_OUTPUT, or E_LOCKED where another run owns it).
+    Raises `OutputError` (E_OUTPUT, or E_LOCKED where another run owns it).
     """
-    lock = _lock(out)
     try:
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode("ascii"))
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{out}: results cannot be written here ({error.strerror}).",
+            mend="Choose a folder you may write to with --out.",
+        ) from error
+    lease = take_lease(out / _LOCK)
+    try:
         crash_point("claim.locked")
         staging = out / STAGING
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
         crash_point("claim.staged")
         try:
-            yield staging
+            yield Claim(staging, lease.check)
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            (out / _LOCK).unlink(missing_ok=True)
+            if not lease.lost:
+                shutil.rmtree(staging, ignore_errors=True)
     finally:
-        os.close(lock)
-
-
-def _lock(out: Path) -> int:
-    """Lock the folder; the handle, for the caller to close once its file is unlinked."""
-    while True:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            lock = os.open(out / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise OutputError(
-                f"{out}: results cannot be written here ({error.strerror}).",
-                mend="Choose a folder you may write to with --out.",
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(lock, 64).decode("ascii", "replace").strip() or "unknown"
-            os.close(lock)
-            raise OutputError(
-                f"{out}: another run (process {holder}) is writing here.",
-                mend="Wait for it, or choose another --out.",
-                code="E_LOCKED",
-            ) from error
-        # A run that just ended may have unlinked the file between opening and locking it.
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(lock), os.stat(out / _LOCK)):
-                return lock
-        os.close(lock)
+        lease.close()
 
 
 def publish(staged: Path, target: Path) -> None:

@@ -15,16 +15,16 @@ from slidetriage.workflows.publishing import STAGING, claim_output, publish, wri
 
 def test_a_claimed_folder_is_left_clean(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
-    with claim_output(out) as staging:
-        assert staging == out / STAGING
-        (staging / "litter").write_text("x")
+    with claim_output(out) as claim:
+        assert claim.staging == out / STAGING
+        (claim.staging / "litter").write_text("x")
     assert list(out.iterdir()) == []
 
 
 def test_litter_of_a_killed_run_is_swept(tmp_path: Path) -> None:
     (tmp_path / STAGING / "old").mkdir(parents=True)
-    with claim_output(tmp_path) as staging:
-        assert list(staging.iterdir()) == []
+    with claim_output(tmp_path) as claim:
+        assert list(claim.staging.iterdir()) == []
 
 
 def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:

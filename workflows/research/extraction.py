@@ -102,8 +102,9 @@ def extract_features(
     names = Counter(slug(request.name) for request in requests)
     shared = frozenset(name for name, times in names.items() if times > 1)
     station = partial(FeatureStation, extraction=extraction, shared_names=shared)
-    with claim_output(folder) as staging:
-        run = Run(requests, staging, watcher or Silent(), settings)
+    with claim_output(folder) as claim:
+        notices = watcher or Silent()
+        run = Run(requests, claim.staging, notices, settings, still_ours=claim.check)
         try:
             with open_engine(resources or Resources(), settings, folder, station=station) as engine:
                 run.drive(engine)
