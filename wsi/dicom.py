@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _DAMAGE = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError,
-    IndexError, OverflowError, RecursionError, MemoryError, struct.error,
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+    RuntimeError, MemoryError, struct.error,
 )  # fmt: skip
-"""What pydicom raises for damaged files, beside its own error."""
+"""What pydicom raises for damaged files, beside its own errors."""
 
 _HEADER_BYTES = 4 << 20
 """The first frame's JPEG header lies behind the offset table, 4 bytes a frame."""
@@ -20,15 +25,10 @@ _HEADER_BYTES = 4 << 20
 
 def dicom_series(path: Path) -> str | None:
     """SeriesInstanceUID of a DICOM file; None where it is no DICOM file or states none."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        value = header.get("SeriesInstanceUID")
-    except (InvalidDicomError, *_DAMAGE):
-        return None
-    return str(value) if value else None
+    with suppress(OSError), path.open("rb") as file:
+        header = _read_header(file, ["SeriesInstanceUID"])
+        return header.get("SeriesInstanceUID") if header else None
+    return None
 
 
 def mislabelled_ycbcr(path: Path) -> bool:
@@ -38,17 +38,11 @@ def mislabelled_ycbcr(path: Path) -> bool:
     T.871, clause 7) is YCbCr by definition, so the frame is believed, not the tag; OpenSlide
     believes the tag, and tissue comes out salmon on turquoise.
     """
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
     with path.open("rb") as file:
-        try:
-            tags = ["PhotometricInterpretation"]
-            header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
-            syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
-            stated = header.get("PhotometricInterpretation")
-        except (InvalidDicomError, *_DAMAGE):
+        header = _read_header(file, ["PhotometricInterpretation"])
+        if header is None:
             return False
+        stated, syntax = header.get("PhotometricInterpretation"), header.get("TransferSyntaxUID")
         if stated != "RGB" or syntax != _JPEG_BASELINE:
             return False
         data = file.read(_HEADER_BYTES)
@@ -58,3 +52,31 @@ def mislabelled_ycbcr(path: Path) -> bool:
         and data[start + 2 : start + 4] == b"\xff\xe0"
         and b"JFIF" in data[start : start + 12]
     )
+
+
+def _read_header(file: BinaryIO, tags: list[str]) -> dict[str, str] | None:
+    """Those of the tags, and TransferSyntaxUID, that are there; None for no or a damaged file."""
+    from pydicom import dcmread
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    try:
+        with _unheard():
+            header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            values = [(tag, header.get(tag)) for tag in tags]
+            values.append(("TransferSyntaxUID", header.file_meta.get("TransferSyntaxUID")))
+            return {tag: str(value) for tag, value in values if value}
+    except (InvalidDicomError, BytesLengthException, *_DAMAGE):
+        return None
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What pydicom says of damage quotes what it found there, which may be a patient's name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log = logging.getLogger("pydicom")
+        before, log.disabled = log.disabled, True
+        try:
+            yield
+        finally:
+            log.disabled = before
