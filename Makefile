@@ -34,7 +34,10 @@ strace:
 
 # Hours: kills, spoilt slides, thousands of slides, batch after batch (see benchmarks/).
 torture: $(READY)
+	@test -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 || apt-get install --yes faketime \
+	  || echo "faketime is not installed: mishaps.py says what it left out" >&2
 	$(BIN)/python benchmarks/chaos.py --trials 200 --rounds 3 --doubles 20
+	$(BIN)/python benchmarks/mishaps.py
 	$(BIN)/python benchmarks/fuzz.py --mutants 5000
 	$(BIN)/python benchmarks/load.py --slides 2000
 	$(BIN)/python benchmarks/soak.py --minutes 10

@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -91,14 +92,22 @@ class Chaos:
         if self.code != 3 or differences(out, found):
             raise SystemExit(f"undisturbed: {self.code}\n{command.said.read_text()[-3000:]}")
 
-    def begin(self, out: Path, *, crash_at: str = "", cold: bool = False) -> Command:
-        """Start the run, or resume it where there is one to resume."""
+    def begin(
+        self,
+        out: Path,
+        *,
+        crash_at: str = "",
+        cold: bool = False,
+        more: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> Command:
+        """Start the run, with `more` options, or resume it where there is one to resume."""
         said = out.with_name(f"{out.name}.said")
         if (out / ASKED).exists():
             arguments = ["resume", out]
         else:
-            arguments = [*self.run, "--out", out, "--engine", "dask" if cold else "serial"]
-        return Command(arguments, said, crash_at=crash_at, cold=cold)
+            arguments = [*self.run, "--out", out, "--engine", "dask" if cold else "serial", *more]
+        return Command(arguments, said, crash_at=crash_at, cold=cold, variables=variables)
 
     def try_kills(self, number: int) -> None:
         """A run that is killed at random times."""

@@ -133,6 +133,8 @@ def take_lease(path: Path) -> Lease:
             lease = _take(path, handle, holder, made=made)
         except BaseException as error:
             os.close(handle)
+            if made and not isinstance(error, OutputError):
+                path.unlink(missing_ok=True)
             if isinstance(error, OSError) and not isinstance(error, OutputError):
                 raise _refused(path, error) from error
             raise

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -44,7 +44,13 @@ class Command:
     """One command line; its output goes to a file."""
 
     def __init__(
-        self, arguments: Sequence[str | Path], said: Path, *, crash_at: str = "", cold: bool = False
+        self,
+        arguments: Sequence[str | Path],
+        said: Path,
+        *,
+        crash_at: str = "",
+        cold: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         texts = [str(argument) for argument in arguments]
         self.said = said
@@ -52,6 +58,7 @@ class Command:
         self._started: subprocess.Popen[bytes] | None = None
         if cold:
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "SLIDETRIAGE_CRASH_AT": crash_at}
+            environment |= variables or {}
             with said.open("ab") as file:
                 self._started = subprocess.Popen(
                     [*COLD, *texts], stdin=subprocess.DEVNULL, stdout=file, stderr=file,

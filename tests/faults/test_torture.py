@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_spoilt_slides_end_in_a_result_or_a_code() -> None:
     assert found["served"] > 10
     assert found["rejected"] > 50
     assert "E_INTERNAL" not in found["by_code"]
+
+
+@pytest.mark.slow
+def test_what_happens_in_a_night_costs_nothing() -> None:
+    found = bench(
+        "mishaps.py", "--disks", "2", "--interrupts", "2", "--stalls", "1", "--clocks", "1"
+    )
+    assert found["wrong"] == []
+    assert found["interrupts"] == {"tried": 2, "passed": 2}
+    assert found["stalls"] == {"tried": 1, "passed": 1}
+    assert found["slowest_interrupt_s"] < 10
+    for kind, times in (("disks", 2), ("clocks", 1)):
+        assert kind in found["skipped"] or found[kind] == {"tried": times, "passed": times}
+    if os.environ.get("CI"):
+        assert "clocks" not in found["skipped"], "apt-get install faketime"
 
 
 @pytest.mark.slow
