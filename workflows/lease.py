@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -129,18 +129,19 @@ def take_lease(path: Path) -> Lease:
             handle, made = _open(path)
         except OSError as error:
             raise _refused(path, error) from error
-        try:
-            lease = _take(path, handle, holder, made=made)
-        except BaseException as error:
-            os.close(handle)
-            if made and not isinstance(error, OutputError):
-                path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and not isinstance(error, OutputError):
+        with ExitStack() as unless_taken:
+            unless_taken.callback(os.close, handle)
+            try:
+                lease = _take(path, handle, holder, made=made)
+            except OutputError:
+                raise
+            except OSError as error:
+                if made:
+                    path.unlink(missing_ok=True)
                 raise _refused(path, error) from error
-            raise
-        if lease is not None:
-            return lease
-        os.close(handle)
+            if lease is not None:
+                unless_taken.pop_all()
+                return lease
 
 
 def _open(path: Path) -> tuple[int, bool]:

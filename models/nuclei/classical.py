@@ -66,15 +66,19 @@ class ClassicalDetector:
         diameter = self.nucleus_um / self.mpp
         blurred = cv2.GaussianBlur(amount, (0, 0), max(0.5, 0.06 * diameter))
         soft = np.asarray(blurred, np.float32)
-        ground = self._threshold(soft, diameter)
+        ground = self.find_ground(soft, diameter)
         distance = cv2.distanceTransform(ground.astype(np.uint8), cv2.DIST_L2, 5)
         distance = cv2.GaussianBlur(distance, (0, 0), max(0.5, 0.05 * diameter))
         height = np.clip(np.rint(distance * (8 * 16 / diameter)), 0, 255).astype(np.uint8)
         labels = split_ground(height, ground, dip=round(self.dip * 8 * 16))
         return self._select(labels, soft, diameter)
 
-    def _threshold(self, soft: NDArray[np.float32], diameter: float) -> NDArray[np.bool_]:
-        """H x W; where there is nucleus, specks and holes cleared away."""
+    def find_ground(self, soft: NDArray[np.float32], diameter: float) -> NDArray[np.bool_]:
+        """H x W; where there is nucleus, specks and holes cleared away.
+
+        `soft` is the amount of haematoxylin, a little blurred, and `diameter` a usual nucleus's in
+        px.
+        """
         from skimage.filters import threshold_otsu
         from skimage.morphology import remove_small_holes, remove_small_objects
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from slidetriage.errors import ModelError
 from slidetriage.models import Device
 from slidetriage.models.nuclei import NucleusDetector
 from slidetriage.models.nuclei.classical import ClassicalDetector
-from slidetriage.models.nuclei.learned import load_detector
+from slidetriage.models.nuclei.foreign_card import CARD_FILE, identify_foreign
+from slidetriage.models.nuclei.learned import list_detectors, load_detector
 from slidetriage.workflows.settings import CellSettings, Settings
 from slidetriage.workflows.surveying import TilesWanted
 
@@ -56,7 +58,48 @@ def open_detector(cells: CellSettings, device: str | Device) -> NucleusDetector:
     """The detector that the settings name; raises `ModelError` where there is none."""
     if cells.detector == CLASSICAL:
         return ClassicalDetector()
+    folder = _find_foreign(cells)
+    if folder is not None:
+        # Imported here: it draws in TorchScript, pickles and the rest of other people's models.
+        from slidetriage.models.nuclei.foreign_detectors import load_foreign_detector
+
+        return load_foreign_detector(folder, device=device)
     return load_detector(cells.detector, device=device)
+
+
+def _find_foreign(cells: CellSettings) -> Path | None:
+    """The folder of other people's detector, None where another one is named.
+
+    Raises `ModelError` for a folder of neither kind.
+    """
+    folder = Path(cells.detector)
+    if cells.detector in (CLASSICAL, *list_detectors()) or not folder.is_dir():
+        return None
+    if (folder / CARD_FILE).is_file():
+        return folder
+    if not (folder / "card.json").is_file():
+        raise ModelError(
+            f"{folder} holds no detector.",
+            mend="A detector is a folder with card.json and weights.safetensors, or one with "
+            f"{CARD_FILE} and the file that it names.",
+        )
+    return None
+
+
+def _identify_detector(cells: CellSettings) -> str:
+    """The detector's identity; other people's are opened once, and then their file is hashed."""
+    folder = _find_foreign(cells)
+    if folder is None:
+        return open_detector(cells, "cpu").identity
+    identity = identify_foreign(folder)
+    _prove_usable(cells.detector, identity)
+    return identity
+
+
+@lru_cache(maxsize=8)
+def _prove_usable(detector: str, identity: str) -> None:
+    """Raise `ModelError` where it cannot be opened; such a network may take seconds to build."""
+    open_detector(CellSettings(detector=detector), "cpu")
 
 
 def what_computes(settings: Settings, model: str) -> str:
@@ -72,7 +115,7 @@ def identify_cells(cells: CellSettings) -> str:
 
     Raises `ModelError` or `AreaError` where one of them cannot be used.
     """
-    digest = hashlib.sha256(open_detector(cells, "cpu").identity.encode())
+    digest = hashlib.sha256(_identify_detector(cells).encode())
     if cells.classifier:
         try:
             digest.update(hashlib.sha256(Path(cells.classifier).read_bytes()).digest())
