@@ -37,7 +37,7 @@ from pathlib import Path
 from random import Random
 
 from chaos import Chaos
-from torture.commands import Command
+from torture.commands import Command, send
 from torture.slide_worker import MEMORY
 from torture.trees import tree
 
@@ -125,7 +125,7 @@ class Mishaps:
         self.chaos.wait_for_moment(out, command, random, begun, cold=cold)
         asked = time.monotonic()
         early = command.poll() is not None
-        os.kill(command.pid, signal.SIGINT)
+        send(command.pid, signal.SIGINT)
         code = command.wait(ENDS_WITHIN_S)
         took = time.monotonic() - asked
         self.slowest_s = max(self.slowest_s, took)
@@ -171,7 +171,7 @@ class Mishaps:
             command = self.chaos.begin(out, cold=True, variables=variables)
             self.chaos.wait_for_moment(out, command, random, time.monotonic(), cold=True)
             if command.poll() is None:
-                os.kill(command.pid, signal.SIGINT)
+                send(command.pid, signal.SIGINT)
             first = command.wait()
             command = self.chaos.begin(out, cold=True, variables=variables)
             code = command.wait()
