@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 
+import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Status
 
 from slidetriage.errors import UsageError
-from slidetriage.workflows.processes import Process, name_gpus, plan_processes, start_cluster
+from slidetriage.workflows.processes import (
+    Keeper,
+    Process,
+    name_gpus,
+    plan_processes,
+    start_cluster,
+)
 
 FOUR = ("0", "1", "2", "3")
 
@@ -81,3 +88,20 @@ def test_processes_start_with_their_own_environment_and_threads() -> None:
         assert sorted(names.values()) == ["7", "GPU-8f"]
         assert set(client.nthreads().values()) == {3}
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+def test_workers_close_although_one_of_them_never_began() -> None:
+    """As when Ctrl-C comes while they start."""
+    cluster = start_cluster(plan_processes("cpu", 1, cores=1))
+    pids = [nanny.pid for nanny in cluster.workers.values()]
+
+    async def create() -> None:
+        late = Keeper(cluster.scheduler_address, security=cluster.security, nthreads=1)
+        assert late.status == Status.init
+        cluster._created.add(late)
+
+    cluster.sync(create)
+    cluster.close()
+    assert cluster.status == Status.closed
+    for pid in pids:
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
