@@ -18,6 +18,7 @@ import zarr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from mosaic import default_data
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -79,7 +80,7 @@ def draw(path: Path, folder: Path, labels: NDArray[np.uint8], threshold: float) 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=default_data())
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
     arguments = parser.parse_args()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from slidetriage.workflows import distribution
 from slidetriage.workflows.distribution import DaskEngine
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import PlanStep, SlideFailure, SlidePlan
+from slidetriage.workflows.template import ENVIRONMENT
 
 
 @pytest.fixture
@@ -63,6 +66,15 @@ def kill_readers(path: Path, done: threading.Event, killed: list[int]) -> None:
                     process.wait(10)
                     killed.append(process.pid)
         time.sleep(0.05)
+
+
+def test_nothing_that_is_imported_for_workers_starts_a_thread() -> None:
+    code = (
+        "import psutil, slidetriage.workflows.preload, slidetriage.workflows.cells.preload\n"
+        "assert psutil.Process().num_threads() == 1\n"
+    )
+    environment = {**os.environ, **ENVIRONMENT}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_workers_are_forked_from_a_process_of_one_thread(engine: DaskEngine) -> None:
