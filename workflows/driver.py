@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slidetriage.errors import UsageError
+from slidetriage.errors import OutputError, UsageError
 from slidetriage.models.folders import identify_bundle
 from slidetriage.tiling import check_masker
 
@@ -15,6 +15,7 @@ from .book import Book, open_book
 from .jobs import More, Run
 from .ledger import write_report
 from .ledger.events import How
+from .ledger.places import audit_path
 from .observers import Silent, Watcher
 from .privacy import Redactor, redacted_logs
 from .publishing import claim_output
@@ -241,6 +242,11 @@ def _run(
             raise
         finally:
             claim.check()  # another run's worklist is not ours to write
+            if not audit_path(folder).exists():
+                raise OutputError(
+                    f"{out}: the output folder has gone.",
+                    mend="Bring its disk or share back, then run again.",
+                )
             rows = tuple(rank_rows(book.rows()))
             write_worklist(folder, rows, settings=settings)
             book.end(how, rows)

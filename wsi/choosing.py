@@ -161,7 +161,9 @@ def _detailed_tile(reader: TiffReader, index: int) -> tuple[int, int] | None:
     for place in places:
         try:
             _read(reader, index, _tile_px(level, place))
-        except PixelsUnreadable:
+        except PixelsUnreadable as error:
+            if _of_the_disk(error):
+                raise
             continue
         return place
     if places:
@@ -215,7 +217,9 @@ def _is_averaged(reader: TiffReader, index: int, finer: int, place: tuple[int, i
     made = _read(reader, index, part).astype(np.float32)
     try:
         source = reader.read_level(finer, _box(levels[index], part), side * step, side * step).rgb
-    except PixelsUnreadable:
+    except PixelsUnreadable as error:
+        if _of_the_disk(error):
+            raise
         return False
     mean = source.reshape(side, step, side, step, 3).mean((1, 3), dtype=np.float32)
     left_out = [source[at::step, at::step] for at in {0, (step - 1) // 2, step // 2}]
@@ -223,6 +227,11 @@ def _is_averaged(reader: TiffReader, index: int, finer: int, place: tuple[int, i
     by_leaving_out = min(float(np.abs(made - pixels).mean()) for pixels in left_out)
     by_mean = float(np.abs(made - mean).mean())
     return contrast >= LEAST_CONTRAST and by_mean <= MEAN_EXPLAINS * by_leaving_out
+
+
+def _of_the_disk(error: PixelsUnreadable) -> bool:
+    """Whether the system failed, which may pass, rather than that the data are damaged."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
 
 
 def _cause(error: PixelsUnreadable) -> str:

@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slidetriage.errors import PixelsUnreadable, SlideError, SlideNotReadable
+from slidetriage.errors import (
+    PixelsUnreadable,
+    SlideError,
+    SlideNotReadable,
+    SlideTriageError,
+)
 from slidetriage.tiling import (
     TileBatch,
     TilePixels,
@@ -90,22 +95,30 @@ class Tasks:
         Raises `SlideError`: it cannot be used (as `open_slide`), is not what was stated (E_HASH),
         is being written (E_UNSTABLE), or its disk does not answer (E_IO).
         """
+        try:
+            return self._inspect(request, needs)
+        except SlideTriageError:
+            raise
+        except OSError:
+            self._read_through((request.path,))  # a passing fault is gone then
+        try:
+            return self._inspect(request, needs)
+        except SlideTriageError:
+            raise
+        except OSError as error:
+            raise _no_answer(request.path, error) from error
+
+    def _inspect(self, request: SlideRequest, needs: TileNeeds) -> Inspection:
         expected = expected_hash(request)
         if expected is not None:
             check_file(request.path)
             self._compare(request, expected)
-        try:
-            slide = open_request(request, needs)
-        except SlideError as error:
-            if error.code in PLAIN:
-                raise
-            self._read_through(slide_files(request.path))
-            slide = open_request(request, needs)  # a passing fault is gone now, damage is not
+        slide = self._open(request, needs)
         before = file_signatures(slide.files)
         digest = self._read_through(slide.files)
         if slide.reader != "tiff":
             # A fault in passing would have made OpenSlide the reader.
-            slide = open_request(request, needs)
+            slide = self._open(request, needs)
         if file_signatures(slide.files) != before:
             raise _unstable(slide.path)
         return Inspection(slide, digest, before)
@@ -113,7 +126,22 @@ class Tasks:
     def open(self, request: SlideRequest, needs: TileNeeds | None) -> Slide:
         """Open a slide without hashing it (see `open_request`)."""
         crash_point("slide.open")
-        return open_request(request, needs)
+        try:
+            return open_request(request, needs)
+        except SlideError:
+            raise
+        except OSError as error:
+            raise _no_answer(request.path, error) from error
+
+    def _open(self, request: SlideRequest, needs: TileNeeds) -> Slide:
+        """Open a slide, once more where the disk may be what failed."""
+        try:
+            return open_request(request, needs)
+        except SlideError as error:
+            if error.code in PLAIN:
+                raise
+        self._read_through(slide_files(request.path))
+        return open_request(request, needs)  # a passing fault is gone now, damage is not
 
     def survey(
         self, slide: Slide, sha256: str | None, needs: TileNeeds, settings: Settings
@@ -246,6 +274,14 @@ class _SigningReader:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _no_answer(path: Path, error: OSError) -> PixelsUnreadable:
+    return PixelsUnreadable(
+        f"{path.name}: its disk or share does not answer ({error.strerror or error}).",
+        mend="Check the disk or the network share, then run again.",
+        code="E_IO",
+    )
 
 
 def _unstable(path: Path) -> PixelsUnreadable:
