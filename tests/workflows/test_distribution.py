@@ -175,7 +175,8 @@ def test_a_cluster_that_cannot_start_leaves_nothing_behind(
     what: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "distributed.worker.multiprocessing-method"
-    before, running = dask.config.get(name), len(workers())
+    before = dask.config.get(name)
+    running = {process.pid for process in workers()}  # of an engine that is just ending
 
     def fail(*_: object) -> None:
         raise OSError("no more processes")
@@ -184,7 +185,7 @@ def test_a_cluster_that_cannot_start_leaves_nothing_behind(
     with pytest.raises(error, match="no more processes"):
         DaskEngine(Settings(), tmp_path, workers=1)
     assert dask.config.get(name) == before
-    assert len(workers()) == running
+    assert {process.pid for process in workers()} <= running
 
 
 def test_workers_that_cannot_be_forked_end_the_run(
