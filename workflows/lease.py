@@ -128,7 +128,7 @@ def take_lease(path: Path) -> Lease:
         try:
             handle, made = _open(path)
         except OSError as error:
-            raise _refused(path, error) from error
+            raise refuse_output(path.parent, error) from error
         with ExitStack() as unless_taken:
             unless_taken.callback(os.close, handle)
             try:
@@ -138,7 +138,7 @@ def take_lease(path: Path) -> Lease:
             except OSError as error:
                 if made:
                     path.unlink(missing_ok=True)
-                raise _refused(path, error) from error
+                raise refuse_output(path.parent, error) from error
             if lease is not None:
                 unless_taken.pop_all()
                 return lease
@@ -253,8 +253,9 @@ def _held(path: Path, holder: Holder | None) -> OutputError:
     )
 
 
-def _refused(path: Path, error: OSError) -> OutputError:
+def refuse_output(out: Path, error: OSError) -> OutputError:
+    """What to raise where nothing can be written to an output folder."""
     return OutputError(
-        f"{path.parent}: results cannot be written here ({error.strerror}).",
+        f"{out}: results cannot be written here ({error.strerror}).",
         mend="Choose a folder you may write to with --out.",
     )

@@ -14,7 +14,7 @@ import orjson
 from slidetriage.errors import OutputError
 
 from .crash_points import crash_point
-from .lease import take_lease
+from .lease import refuse_output, take_lease
 
 STAGING = ".staging"
 _LOCK = ".slidetriage.lock"
@@ -39,10 +39,7 @@ def claim_output(out: Path) -> Iterator[Claim]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{out}: results cannot be written here ({error.strerror}).",
-            mend="Choose a folder you may write to with --out.",
-        ) from error
+        raise refuse_output(out, error) from error
     lease = take_lease(out / _LOCK)
     try:
         crash_point("claim.locked")
