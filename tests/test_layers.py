@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MAY_IMPORT = {
-    "wsi": {"errors"},
+    "wsi": {"errors", "kernels"},
     "tiling": {"errors", "wsi"},
-    "models": {"errors"},
-    "workflows": {"errors", "wsi", "tiling", "models"},
+    "models": {"errors", "kernels"},
+    "workflows": {"errors", "kernels", "wsi", "tiling", "models"},
 }
 
 ONLY_IN = {

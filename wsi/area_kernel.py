@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Loop = TypeVar("Loop", bound=Callable[..., None])
-
-
-def compiled(loop: Loop) -> Loop:
-    """Compile (a second, once for a machine; later it is loaded from numba's cache)."""
-    options = {"nogil": True, "boundscheck": False}
-    try:
-        kernel: Loop = numba.njit(loop, cache=True, **options)
-    except RuntimeError:  # nowhere to keep the compiled code: neither beside this file nor at home
-        kernel = numba.njit(loop, **options)
-    return kernel
+from slidetriage.kernels import compiled
 
 
 @compiled

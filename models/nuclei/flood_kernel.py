@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .outline_kernel import compiled
+from slidetriage.kernels import compiled
 
 
 @compiled

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .outline_kernel import compiled
+from slidetriage.kernels import compiled
 
 LEVELS = 16
 """Steps of optical density, from 0, that the entropy of chromatin tells apart."""
