@@ -103,6 +103,9 @@ def measure_batch(work: Path, slides: int, seed: int) -> dict[str, object]:
         "slides_per_hour": round(rate * 3600),
         "seconds": round(seconds, 1),
         "rss_slope_mb_per_100": round(100 * slope([(n, held.rss_mb) for n, held in settled]), 2),
+        "in_use_slope_mb_per_100": round(
+            100 * slope([(n, held.in_use_mb) for n, held in settled]), 2
+        ),
         "children_slope_mb_per_100": round(
             100 * slope([(n, held.children_mb) for n, held in settled]), 2
         ),

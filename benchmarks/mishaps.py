@@ -166,6 +166,7 @@ class Mishaps:
         variables = {
             "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset),
             "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "PYTHONPATH": str(HOOKS),
         }  # fmt: skip
         with jumping(offset, random) as jumps:
             command = self.chaos.begin(out, cold=True, variables=variables)
@@ -175,7 +176,10 @@ class Mishaps:
             first = command.wait()
             command = self.chaos.begin(out, cold=True, variables=variables)
             code = command.wait()
-        wrong = [] if code == self.chaos.code else [f"ends with {first}, then {code}"]
+        wrong = []
+        if code != self.chaos.code:
+            last = command.said.read_text(errors="replace")[-2000:]
+            wrong = [f"ends with {first}, then {code}: {last}"]
         return wrong + self.settled(out, command, f"{len(jumps)} jumps of the clock", cold=True)
 
     def settled(self, out: Path, command: Command, told: str, cold: bool = False) -> list[str]:
