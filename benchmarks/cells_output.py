@@ -37,6 +37,7 @@ from slidetriage.models.nuclei import Assessment, NucleusTable
 from slidetriage.workflows.cells import (
     CellChunk,
     LabelFrame,
+    LabelPlace,
     count_label_pixels,
     read_cell_geojson,
     read_cell_parquet,
@@ -193,7 +194,9 @@ def write_all(maker: CellMaker, work: Path, ngff: str) -> dict[str, Callable[[],
             work / "cells.parquet", maker.chunks(), provenance=made
         ),
         "geojson": lambda: write_cell_geojson(work / "cells.geojson.gz", maker.chunks(), FRAME),
-        "labels": lambda: write_cell_labels(image, maker.chunks(), maker.frame(), provenance=made),
+        "labels": lambda: write_cell_labels(
+            LabelPlace.beside(image), maker.chunks(), maker.frame(), provenance=made
+        ),
     }
 
 
@@ -249,7 +252,7 @@ def check_all(cells: int, work: Path, ngff: str, share: float) -> dict[str, obje
     found |= check_schema(work, cells, share)
     ome_zarr_models.open_ome_zarr(work / "heatmap.zarr" / "labels", version=ngff)
     found["labels_valid_ngff"] = ngff
-    counts = count_label_pixels(work / "heatmap.zarr")
+    counts = count_label_pixels(work / "heatmap.zarr" / "labels" / "nuclei")
     pixels = np.array([counts.get(row + 1, 0) for row in range(cells)])
     ratio = pixels / np.concatenate(areas)
     found["labels_present"] = int((pixels > 0).sum())

@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import shapely
+from skimage.draw import polygon2mask
 
 from slidetriage.models.nuclei import Assessment, NucleusTable
-from slidetriage.workflows.cells import CellChunk
+from slidetriage.workflows.cells import CellChunk, LabelFrame
 
 CLASSES = ("Nucleus", "Abnormal nucleus")
 COLORS = ((120, 140, 220), (220, 0, 0))
@@ -95,6 +96,19 @@ def assert_same(found: list[CellChunk], wanted: CellChunk) -> None:
         assert part.class_names == assessment.class_names
         assert part.class_colors == assessment.class_colors
         assert part.reason_names == assessment.reason_names
+
+
+def drawn_by_others(table: NucleusTable, frame: LabelFrame) -> np.ndarray:
+    """The labels as scikit-image draws them, one after the other, on the files' grid of 0.01 px."""
+    raster = np.zeros(frame.shape, np.uint32)
+    for row, shape in enumerate(table.polygons()):
+        corners = np.round(shape.exterior.coords, 2)[:, ::-1] * frame.scale[::-1]
+        first = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+        beyond = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, frame.shape)
+        part = raster[first[0] : beyond[0], first[1] : beyond[1]]
+        # scikit-image has pixel centres at whole numbers.
+        part[polygon2mask(part.shape, corners - first - 0.5)] = row + 1
+    return raster
 
 
 BOW_TIE = np.array([[0, 0], [20, 20], [20, 0], [0, 12.0]])

@@ -70,6 +70,14 @@ def cells(  # noqa: PLR0913 - each is an option of the command
     tissue: Tissue = "slidetriage",
     device: Device = "auto",
     precision: Precision = "auto",
+    ngff: Annotated[
+        str | None,
+        typer.Option(
+            "--ngff",
+            help="OME-Zarr version of the label image: 0.5, or 0.4 for QuPath; "
+            "as in the run if DIR is given.",
+        ),
+    ] = None,
     qupath_no_crop: Annotated[
         bool, typer.Option("--qupath-no-crop", help="GeoJSON for images opened with --no-crop.")
     ] = False,
@@ -89,6 +97,7 @@ def cells(  # noqa: PLR0913 - each is an option of the command
         masker=tissue,
         device=choose_device(device),
         precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
+        ngff=ngff or "0.5",  # type: ignore[arg-type]  # checked by Settings
         crop_to_bounds=not qupath_no_crop,
         deidentify=deidentify,
         cells=CellSettings(
@@ -117,7 +126,11 @@ def cells(  # noqa: PLR0913 - each is an option of the command
             found = driver.look_closer(
                 finished,
                 out or finished.with_name(f"{finished.name}-cells"),
-                settings=replace(settings, deidentify=last.deidentify or deidentify),
+                settings=replace(
+                    settings,
+                    deidentify=last.deidentify or deidentify,
+                    ngff=settings.ngff if ngff else last.ngff,
+                ),
                 resources=resources,
                 watcher=watcher,
             )

@@ -20,22 +20,8 @@ from .cell_commands import cells
 from .interrupts import heed_interrupts
 from .json_output import print_json
 from .ledger.commands import audit_app, audit_verify, report, status, verify
-from .options import (
-    Device,
-    Engine,
-    Json,
-    KeepFeatures,
-    MinTissue,
-    Model,
-    Mpp,
-    Out,
-    Overlap,
-    Precision,
-    Slides,
-    Tissue,
-    Workers,
-    choose_device,
-)
+from .options import Engine, Json, Mpp, Out, Workers
+from .plan_command import plan
 from .research.backbone_list import models
 from .research.calibrate_command import calibrate
 from .research.commands import evaluate, features, train
@@ -114,42 +100,7 @@ def _version(
         raise typer.Exit
 
 
-@app.command()
-def plan(  # noqa: PLR0913 - each is an option of the command
-    slides: Slides,
-    model: Model = DEFAULT_BUNDLE,
-    mpp: Mpp = None,
-    workers: Workers = None,
-    tissue: Tissue = "slidetriage",
-    min_tissue: MinTissue = 0.25,
-    overlap: Overlap = 0.0,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    keep_features: KeepFeatures = False,
-    json: Json = False,
-) -> None:
-    """Predict what a run would take: tiles, time, memory, disk. Nothing is written."""
-    settings = Settings(
-        model=model,
-        masker=tissue,
-        min_tissue=min_tissue,
-        overlap=overlap,
-        device=choose_device(device),
-        precision=precision,  # type: ignore[arg-type]  # Settings checks what was typed
-        keep_features=keep_features,
-    )
-    from .estimate_screen import follow, print_estimate
-    from .measuring import estimate_run, process_age_s
-
-    estimate = estimate_run(
-        slides, settings, mpp=mpp, workers=workers, boot_s=process_age_s(), follow=follow
-    )
-    if json:
-        print_json(estimate.as_record())
-    else:
-        print_estimate(estimate)
-    if estimate.refused:
-        raise typer.Exit(EXIT_INCOMPLETE)
+app.command()(plan)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from math import ceil
 from slidetriage.models import Card
 from slidetriage.wsi import Slide
 
+from .cell_estimate import CellEstimate, add_up, rounded
 from .settings import Settings
 from .sources import SlideRequest
 from .steps import SlideFailure
@@ -103,6 +104,8 @@ class SlideEstimate:
     result_bytes: int
     staging_bytes: int
     """On disk while the slide is worked on, at most."""
+    cells: CellEstimate | None = None
+    """Where nuclei are to be looked for; times and sizes are without them."""
 
     @property
     def seconds(self) -> float:
@@ -128,10 +131,11 @@ class SlideEstimate:
             "reader_reason": slide.reader_reason,
             "tissue_mm2": round(self.tissue_mm2, 6),
             "tiles": self.tiles,
-            "reading_tiles_per_s": _rounded(self.reading_tiles_s),
-            "seconds": _rounded(self.seconds),
+            "reading_tiles_per_s": rounded(self.reading_tiles_s),
+            "seconds": rounded(self.seconds),
             "result_bytes": self.result_bytes,
             "staging_bytes": self.staging_bytes,
+            "cells": None if self.cells is None else self.cells.as_record(),
             "warnings": list(slide.warnings),
             "code": None,
             "reason": None,
@@ -187,6 +191,12 @@ class RunEstimate:
         return self.machine.start_s + max(shared, longest)
 
     @property
+    def cells(self) -> CellEstimate | None:
+        """What the nuclei of all slides take beside that; None where none are looked for."""
+        found = [slide.cells for slide in self.planned if slide.cells is not None]
+        return add_up(found, sum(slide.tissue_mm2 for slide in self.planned))
+
+    @property
     def worker_bytes(self) -> int:
         """Memory of one worker at its largest."""
         side = self.card.tile_px
@@ -220,19 +230,20 @@ class RunEstimate:
                 "workers": machine.workers,
                 "cores": machine.cores,
                 "device": self.settings.device,
-                "network_tiles_per_s": _rounded(machine.network_tiles_s),
-                "start_s": _rounded(machine.start_s),
+                "network_tiles_per_s": rounded(machine.network_tiles_s),
+                "start_s": rounded(machine.start_s),
             },
             "total": {
                 "slides": len(self.rows),
                 "planned": len(self.planned),
                 "refused": len(self.refused),
                 "tiles": sum(slide.tiles for slide in self.planned),
-                "seconds": _rounded(self.seconds),
+                "seconds": rounded(self.seconds),
                 "worker_bytes": self.worker_bytes,
                 "memory_bytes": self.memory_bytes,
                 "result_bytes": self.result_bytes,
                 "staging_bytes": self.staging_bytes,
+                "cells": None if self.cells is None else self.cells.as_record(),
             },
             "slides": [row.as_record() for row in self.rows],
         }
@@ -251,7 +262,3 @@ def feature_bytes(tiles: int, feature_size: int) -> int:
 def result_bytes(tiles: int, picture_bytes: float) -> int:
     """A slide's published folder, without features; `picture_bytes` is the picture's entropy."""
     return round(FOLDER_BYTES + TILE_BYTES * tiles + OVERLAY_SHARE * picture_bytes)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")

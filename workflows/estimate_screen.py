@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from .cell_estimate import CellEstimate
 from .estimate import CAVEAT, Refusal, RunEstimate, SlideEstimate
 from .sources import SlideRequest
 
@@ -76,6 +77,7 @@ def _totals(estimate: RunEstimate) -> list[tuple[str, str]]:
     machine, planned = estimate.machine, estimate.planned
     tiles = sum(slide.tiles for slide in planned)
     workers = f"{machine.workers} worker{'s' if machine.workers > 1 else ''}"
+    nuclei = [] if estimate.cells is None else [("Nuclei", _cells_text(estimate.cells))]
     return [
         ("Slides", f"{len(planned)} can be done, {len(estimate.refused)} cannot"),
         (
@@ -97,7 +99,22 @@ def _totals(estimate: RunEstimate) -> list[tuple[str, str]]:
             f"{size(estimate.result_bytes)} of results, "
             f"and up to {size(estimate.staging_bytes)} while running",
         ),
+        *nuclei,
     ]
+
+
+def _cells_text(cells: CellEstimate) -> str:
+    """How much is read at high power, and what that takes beside the rest."""
+    if not cells.windows:
+        return "nothing to look at: no tissue, no region in it, or pixels too coarse"
+    area = f"{cells.looked_at_mm2:.2f} mm2 ({cells.tissue_share:.0%} of the tissue)"
+    took = f"{duration(cells.seconds)} and {size(cells.result_bytes)} more"
+    if cells.at_most:
+        return (
+            f"in flagged regions only, a part of the tissue that the run finds; were all flagged, "
+            f"{area} in {cells.windows:,} windows at {cells.mpp:g} um/px: {took}"
+        )
+    return f"{area} in {cells.windows:,} windows at {cells.mpp:g} um/px: {took}"
 
 
 def duration(seconds: float) -> str:

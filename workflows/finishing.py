@@ -80,12 +80,13 @@ def finish_slide(
     result = summarise(plan, scored, found, regions, bundle)
     cells = None
     if step.cells is not None and settings.cells is not None and detector is not None:
+        from .cells.heeding import heed_pixels
         from .cells.output import add_cells, find_cells
 
         cells = find_cells(
             plan, step.cells, step.staging, settings=settings.cells, detector=detector
         )
-        result = add_cells(result, cells)
+        result = heed_pixels(add_cells(result, cells), cells.cells.blocks)
     check_unchanged(plan, decoder)
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
@@ -208,6 +209,7 @@ def _write_cells(
     """Write the files of the nuclei; what result.json says of them, None where none were sought."""
     if findings.cells is None:
         return None
+    from .cells.label_places import LabelPlace
     from .cells.output import write_cells
 
     return write_cells(
@@ -216,5 +218,5 @@ def _write_cells(
         findings.plan,
         frame,
         provenance={**origin, "cells": findings.cells.provenance},
-        heatmap=content / "heatmap.zarr",
+        labels=LabelPlace.beside(content / "heatmap.zarr"),
     )

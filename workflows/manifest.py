@@ -100,10 +100,16 @@ def write_manifest(
 def hash_files(folder: Path) -> dict[str, str]:
     """sha256 of every file under `folder` but the manifest, by path within it, sorted."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): _hash_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
+
+
+def _hash_file(path: Path) -> str:
+    # Read in pieces: the nuclei of a slide can be a file of a gigabyte.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified_key(folder: Path) -> str | None:

@@ -41,6 +41,7 @@ from .surveying import TilesWanted
 if TYPE_CHECKING:
     from slidetriage.models import Bundle
 
+    from .cells.costing import CellSurveyor
     from .station import Station
 
 Follow = Callable[[list[SlideRequest]], Iterable[SlideRequest]]
@@ -203,7 +204,10 @@ class Surveyor:
         self._settings = settings
         self._machine = machine
         self._decoder = decoder
+        self._cells = self._open_cells()
         self._needs = TilesWanted.of(bundle.card)
+        if self._cells is not None and not settings.scores_slides:
+            self._needs = self._cells.needs
         self._hash_bytes_s = measure_hashing()
         self._reading: dict[object, float] = {}
 
@@ -217,12 +221,22 @@ class Surveyor:
             message = f"{request.path.name}: {error.strerror or error}"
             return Refusal(request, SlideFailure("plan", "E_OUTPUT", message, rejected=False))
 
+    def _open_cells(self) -> CellSurveyor | None:
+        cells = self._settings.cells
+        if cells is None:
+            return None
+        from .cells.costing import CellSurveyor
+
+        return CellSurveyor(self._settings, cells, self._machine, self._decoder)
+
     def _look(self, request: SlideRequest) -> SlideEstimate:
         start = perf_counter()
         slide = self._decoder.open(request, self._needs)
         survey = self._decoder.survey(slide, None, self._needs)
         plan_s = perf_counter() - start
-        count = len(survey.tiles)
+        kind = _kind(slide)
+        cells = None if self._cells is None else self._cells.look(request, slide, survey, kind)
+        count = len(survey.tiles) if self._settings.scores_slides else 0
         reading = self._reading_tiles_s(slide, survey.tiles) if count else None
         batches = -(-count // self._settings.batch_tiles)
         hash_s = sum(path.stat().st_size for path in slide.files) / self._hash_bytes_s
@@ -240,11 +254,11 @@ class Surveyor:
             thumbnail_px=survey.thumbnail_px,
             result_bytes=published + (features if self._settings.keep_features else 0),
             staging_bytes=features + survey.picture.nbytes + published,
+            cells=cells,
         )
 
     def _reading_tiles_s(self, slide: Slide, tiles: Tiles) -> float:
-        levels = tuple((round(level.downsample), level.averaged) for level in slide.levels)
-        kind = (slide.reader, slide.vendor, round(slide.mpp.x, 2), levels)
+        kind = _kind(slide)
         known = self._reading.get(kind)
         if known is not None:
             return known
@@ -253,3 +267,9 @@ class Surveyor:
         if enough:
             self._reading[kind] = speed
         return speed
+
+
+def _kind(slide: Slide) -> object:
+    """What slides that are read at one speed have in common."""
+    levels = tuple((round(level.downsample), level.averaged) for level in slide.levels)
+    return slide.reader, slide.vendor, round(slide.mpp.x, 2), levels

@@ -48,6 +48,9 @@ Precision = Annotated[
     str,
     typer.Option("--precision", help="Of the encoder: auto, float32, bfloat16 or float16 (GPU)."),
 ]
+NgffVersion = Annotated[
+    str, typer.Option("--ngff", help="OME-Zarr version: 0.5, or 0.4 for QuPath.")
+]
 KeepFeatures = Annotated[
     bool, typer.Option("--keep-features", help="Publish features.zarr with each slide.")
 ]

@@ -19,6 +19,7 @@ from .options import (
     MinTissue,
     Model,
     Mpp,
+    NgffVersion,
     Out,
     Overlap,
     Precision,
@@ -61,9 +62,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     ] = 0.001,
     device: Device = "auto",
     precision: Precision = "auto",
-    ngff: Annotated[
-        str, typer.Option("--ngff", help="OME-Zarr version: 0.5, or 0.4 for QuPath.")
-    ] = "0.5",
+    ngff: NgffVersion = "0.5",
     gz: Annotated[bool, typer.Option("--gz", help="Write .geojson.gz.")] = False,
     qupath_no_crop: Annotated[
         bool, typer.Option("--qupath-no-crop", help="GeoJSON for images opened with --no-crop.")

@@ -81,7 +81,7 @@ class Settings:
     threads: int = 1
     """torch threads per worker; sums depend on it, so it is fixed and recorded."""
     ngff: Ngff = "0.5"
-    """OME-Zarr version of the heatmap."""
+    """OME-Zarr version of the heatmap and of the label image of nuclei."""
     compress_geojson: bool = False
     """Whether GeoJSON is written as .geojson.gz."""
     crop_to_bounds: bool = True

@@ -49,6 +49,11 @@ def outside_range(card: Card, *, vendor: str, stain: str | None) -> tuple[str, .
     return tuple(found)
 
 
+def is_haematoxylin_eosin(stain: str) -> bool:
+    """Whether a stain's name is one of haematoxylin and eosin."""
+    return _plain_stain(stain) == "he"
+
+
 def _plain_stain(name: str) -> str:
     """A stain's name without what spellings differ in.
 

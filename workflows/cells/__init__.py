@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cell_chunks import CellChunk
     from .cell_geojson import CellFiles, read_cell_geojson, write_cell_geojson
-    from .cell_labels import CellLabels, LabelFrame, count_label_pixels, write_cell_labels
+    from .cell_labels import CellLabels, count_label_pixels, write_cell_labels
     from .cell_parquet import read_cell_parquet, write_cell_parquet
+    from .label_frame import LabelFrame
+    from .label_places import LabelPlace
 
 __all__ = [
     "CellChunk",
     "CellFiles",
     "CellLabels",
     "LabelFrame",
+    "LabelPlace",
     "count_label_pixels",
     "read_cell_geojson",
     "read_cell_parquet",
@@ -30,8 +33,10 @@ __all__ = [
 _HOME = {
     "cell_chunks": ("CellChunk",),
     "cell_geojson": ("CellFiles", "read_cell_geojson", "write_cell_geojson"),
-    "cell_labels": ("CellLabels", "LabelFrame", "count_label_pixels", "write_cell_labels"),
+    "cell_labels": ("CellLabels", "count_label_pixels", "write_cell_labels"),
     "cell_parquet": ("read_cell_parquet", "write_cell_parquet"),
+    "label_frame": ("LabelFrame",),
+    "label_places": ("LabelPlace",),
 }
 
 

@@ -26,6 +26,9 @@ COARSEST = 1.2
 TISSUE_UM = 64.0
 """Side of the squares in which tissue is looked for nuclei, where it is all looked through."""
 
+JUDGED = "focus and stain 1"
+"""How pixels are judged beside the detector: another text makes earlier results be done anew."""
+
 STEP_PX = 16
 """Windows lie on multiples of it, as a network that halves its image four times needs."""
 
@@ -115,7 +118,7 @@ def identify_cells(cells: CellSettings) -> str:
 
     Raises `ModelError` or `AreaError` where one of them cannot be used.
     """
-    digest = hashlib.sha256(_identify_detector(cells).encode())
+    digest = hashlib.sha256(f"{_identify_detector(cells)}\n{JUDGED}".encode())
     if cells.classifier:
         try:
             digest.update(hashlib.sha256(Path(cells.classifier).read_bytes()).digest())

@@ -16,6 +16,7 @@ from slidetriage.models.nuclei import Assessment, NucleusTable
 from slidetriage.models.nuclei.abnormality import fit_reference
 from slidetriage.models.nuclei.classifier import read_classifier
 from slidetriage.models.nuclei.measuring import AREA, OWN_NAMES, centroids, crowding
+from slidetriage.models.nuclei.pixel_quality import PixelBlocks
 from slidetriage.wsi import Mpp
 
 from .cell_chunks import CellChunk
@@ -45,6 +46,8 @@ class GatheredCells:
     assessment: Assessment
     missing: NDArray[np.int32]
     """Windows that could not be read."""
+    blocks: PixelBlocks
+    """What the pixels were like where nuclei were looked for."""
 
     def __len__(self) -> int:
         return len(self.centres_px)
@@ -102,6 +105,7 @@ def gather_cells(
         added=tuple(neighbours),
         assessment=assessor.assess(columns),
         missing=missing,
+        blocks=_choose_blocks(parts, area),
     )
 
 
@@ -119,6 +123,14 @@ class _Summary:
     outlines: NDArray[np.object_]
     """Of these."""
     missing: NDArray[np.int32]
+    blocks: PixelBlocks
+
+
+def _choose_blocks(parts: list[_Summary], area: BaseGeometry) -> PixelBlocks:
+    """Those whose centre lies in the area."""
+    blocks = PixelBlocks.join(part.blocks for part in parts)
+    inside = shapely.contains_xy(area, blocks.centres[:, 0], blocks.centres[:, 1])
+    return blocks.choose(np.asarray(inside, np.bool_))
 
 
 def _summarise(part: Part) -> _Summary:
@@ -132,6 +144,7 @@ def _summarise(part: Part) -> _Summary:
         part.place[seam] == BEYOND,
         table.choose(seam).polygons() if len(seam) else np.empty(0, object),
         part.missing,
+        part.blocks,
     )
 
 

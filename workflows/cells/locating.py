@@ -46,17 +46,31 @@ def locate_cells(
     """
     shutil.rmtree(staging / PARTS, ignore_errors=True)
     (staging / PARTS).mkdir(parents=True)
-    coarsest, limit = max(plan.slide.mpp.x, plan.slide.mpp.y), sight.needs.mpp_range[1]
-    if coarsest > limit and not cells.required:
+    said = say_too_coarse(plan, sight)
+    if said and not cells.required:
         write_areas(staging, ())
-        said = (
-            f"nuclei were not looked for: they need {sight.mpp:g} um/px, at most {limit:g}, and "
-            f"the slide's finest level has {coarsest:g}"
-        )
         return CellPlan(plan.slide_id, _none(plan, sight), 0.0, (said,))
     check_scale(plan.slide, sight.needs)
     areas = choose_areas(plan, cells, regions=regions, cropped=cropped)
     write_areas(staging, areas)
+    return lay_windows(plan, areas, sight, cells)
+
+
+def say_too_coarse(plan: SlidePlan, sight: Sight) -> str:
+    """Why nuclei cannot be looked for; empty where the slide is fine enough."""
+    coarsest, limit = max(plan.slide.mpp.x, plan.slide.mpp.y), sight.needs.mpp_range[1]
+    if coarsest <= limit:
+        return ""
+    return (
+        f"nuclei were not looked for: they need {sight.mpp:g} um/px, at most {limit:g}, and "
+        f"the slide's finest level has {coarsest:g}"
+    )
+
+
+def lay_windows(
+    plan: SlidePlan, areas: tuple[Area, ...], sight: Sight, cells: CellSettings
+) -> CellPlan:
+    """The windows over areas and their margin."""
     grid = window_grid(
         plan.slide, window_px=sight.window_px, margin_px=sight.margin_px, mpp=sight.mpp
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from slidetriage.models.nuclei import NucleusDetector, NucleusTable, join_tables
 from slidetriage.models.nuclei.measuring import Window, centroids, measure_nuclei
+from slidetriage.models.nuclei.pixel_quality import PixelBlocks, inspect_pixels
 from slidetriage.tiling import TileBatch, TileGrid, TilePixels, core_edges
 
 from .parts import ACROSS, BEYOND, WITHIN, Part, write_part
@@ -29,7 +30,7 @@ def look_through(
     grid = batch.tiles.grid
     usable = pixels.readable & (pixels.valid >= LEAST_VALID)
     x, y = core_edges(grid)
-    tables, places = [], []
+    tables, places, blocks = [], [], []
     for index in np.flatnonzero(usable).tolist():
         row, column = int(batch.tiles.rows[index]), int(batch.tiles.columns[index])
         image = pixels.images[index]
@@ -38,12 +39,14 @@ def look_through(
         window = Window(box.x, box.y, (grid.scale_x, grid.scale_y), (grid.mpp_x, grid.mpp_y))
         table = measure_nuclei(image, instances, window)
         core = (x[column], y[row], x[column + 1], y[row + 1])
+        blocks.append(inspect_pixels(image, window, core))
         kept, place = _belonging(table, core, grid)
         tables.append(table.choose(kept))
         places.append(place[kept])
     missing = np.flatnonzero(~pixels.readable).astype(np.int32) + batch.start
     place = np.concatenate([*places, np.empty(0, np.uint8)])
-    write_part(staging, batch.start, Part(join_tables(tables), place, missing.astype(np.int32)))
+    part = Part(join_tables(tables), place, missing.astype(np.int32), PixelBlocks.join(blocks))
+    write_part(staging, batch.start, part)
     return len(missing)
 
 

@@ -20,7 +20,9 @@ from slidetriage.workflows.settings import RESEARCH_USE, Settings
 from slidetriage.workflows.steps import FinishStep, SlidePlan, SlideResult
 from slidetriage.workflows.unchanged import check_unchanged
 
-from .output import CellFindings, find_cells, write_cells
+from .heeding import heed_pixels
+from .label_places import LabelPlace
+from .output import LABELS, CellFindings, find_cells, write_cells
 
 CONTENT = "content"
 
@@ -57,8 +59,10 @@ def finish_cells(
         crop_to_bounds=settings.crop_to_bounds,
         metadata={"detector": detector.name, "result": plan.key[:12]},
     )
-    record = write_cells(content, found, plan, frame, provenance=origin, heatmap=None)
+    labels = LabelPlace.alone(content / LABELS, settings.ngff)
+    record = write_cells(content, found, plan, frame, provenance=origin, labels=labels)
     result = _summarise(plan, found, str(record["words"]))
+    result = heed_pixels(result, found.cells.blocks, stated=plan.stain)
     write_json(content / RESULT, _result_record(result, plan, found, record))
     write_manifest(content, plan, result, origin)
     publish(content, out / result.directory)

@@ -14,13 +14,18 @@ from slidetriage.workflows.steps import CellPlan, SlidePlan, SlideResult
 
 from .areas import Area, unite
 from .cell_geojson import write_cell_geojson
-from .cell_labels import LabelFrame, write_cell_labels
+from .cell_labels import write_cell_labels
 from .cell_parquet import write_cell_parquet
 from .gathering import GatheredCells, gather_cells
+from .label_frame import LabelFrame
+from .label_places import LabelPlace
 from .locating import read_areas
 from .summaries import describe_cells, summarise_cells
 
 GEOJSON, TABLE = "cells.geojson.gz", "cells.parquet"
+
+LABELS = "nuclei.zarr"
+"""The label image where there is no heatmap for it to lie beside."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,23 +99,22 @@ def write_cells(
     frame: GeoJsonFrame,
     *,
     provenance: Mapping[str, object],
-    heatmap: Path | None,
+    labels: LabelPlace,
 ) -> dict[str, object]:
     """Write the files of the nuclei to the slide's folder; what result.json says of them.
 
     Parameters
     ----------
-    heatmap
-        OME-Zarr image that the label image is to lie beside; None where there is none.
+    labels
+        Where the label image is to lie.
     """
     slide, cells = plan.slide, found.cells
     if found.looked:
         write_cell_geojson(content / GEOJSON, cells.chunks(), frame)
         write_cell_parquet(content / TABLE, cells.chunks(), provenance=provenance)
-        if heatmap is not None:
-            shape = LabelFrame(
-                slide.width_px, slide.height_px, slide.mpp.x, slide.mpp.y, found.detector.mpp
-            )
-            write_cell_labels(heatmap, cells.chunks(), shape, provenance=provenance)
+        shape = LabelFrame(
+            slide.width_px, slide.height_px, slide.mpp.x, slide.mpp.y, found.detector.mpp
+        )
+        write_cell_labels(labels, cells.chunks(), shape, provenance=provenance)
     summary = summarise_cells(cells, found.areas, found.plan, plan)
     return {**found.provenance, **summary, "warnings": list(found.plan.warnings)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidetriage.models.nuclei import NucleusTable
+from slidetriage.models.nuclei.pixel_quality import PixelBlocks
 
 PARTS = "cells"
 AREAS_FILE = "areas.json"
@@ -28,6 +29,8 @@ class Part:
     """N; `WITHIN`, `ACROSS` or `BEYOND`."""
     missing: NDArray[np.int32]
     """Numbers of the batch's windows that could not be read, among the slide's."""
+    blocks: PixelBlocks = field(default_factory=PixelBlocks.none)
+    """What the pixels in the cores of its windows were like."""
 
 
 def write_part(staging: Path, start: int, part: Part) -> None:
@@ -44,6 +47,10 @@ def write_part(staging: Path, start: int, part: Part) -> None:
             scores=table.scores,
             place=part.place,
             missing=part.missing,
+            block_centres=part.blocks.centres,
+            block_tissue_um2=part.blocks.tissue_um2,
+            block_blurred=part.blocks.blurred,
+            block_stains=part.blocks.stains,
             names=np.array(list(table.measurements), dtype=np.str_),
             **columns,  # type: ignore[arg-type]  # numpy's stub takes the first for allow_pickle
         )
@@ -61,7 +68,13 @@ def read_part(path: Path) -> Part:
         names = [str(name) for name in file["names"]]
         measurements = {name: file[f"m{n:02d}"] for n, name in enumerate(names)}
         table = NucleusTable(file["points"], file["offsets"], file["scores"], measurements)
-        return Part(table, file["place"], file["missing"])
+        blocks = PixelBlocks(
+            file["block_centres"],
+            file["block_tissue_um2"],
+            file["block_blurred"],
+            file["block_stains"],
+        )
+        return Part(table, file["place"], file["missing"], blocks)
 
 
 def iterate_parts(staging: Path) -> Iterator[Part]:

@@ -5,8 +5,15 @@ But for Arrow, which starts a thread when it is imported: a fork copies one thre
 
 from __future__ import annotations
 
-from slidetriage.models.nuclei import flood_kernel, outline_kernel, shape_kernel
+from slidetriage.models.nuclei import flood_kernel, outline_kernel, quality_kernel, shape_kernel
 
 from . import looking, station_part
 
-__all__ = ["flood_kernel", "looking", "outline_kernel", "shape_kernel", "station_part"]
+__all__ = [
+    "flood_kernel",
+    "looking",
+    "outline_kernel",
+    "quality_kernel",
+    "shape_kernel",
+    "station_part",
+]

@@ -11,6 +11,7 @@ from slidetriage.workflows.steps import CellPlan, SlidePlan
 
 from .areas import Area
 from .gathering import GatheredCells
+from .heeding import describe_stain, list_doubts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -23,22 +24,30 @@ def summarise_cells(
 ) -> dict[str, object]:
     """For result.json: of the slide and of each area; lengths in um, areas in mm2 and um2."""
     mpp = slide.slide.mpp
-    everywhere = np.ones(len(cells), np.bool_)
+    blocks = cells.blocks
+    everywhere = np.arange(len(cells))
+    # Looked up, because many regions times many nuclei would be very many questions.
+    nuclei, pixels = (
+        shapely.STRtree(shapely.points(centres)) for centres in (cells.centres_px, blocks.centres)
+    )
     regions = []
     for number, area in enumerate(areas, start=1):
-        shapely.prepare(area.shape)
-        inside = np.asarray(
-            shapely.contains_xy(area.shape, cells.centres_px[:, 0], cells.centres_px[:, 1])
-        )
+        inside, here = (np.sort(tree.query(area.shape, "contains")) for tree in (nuclei, pixels))
         mm2 = float(area.shape.area) * mpp.x * mpp.y / 1e6
-        regions.append({"rank": number, **_figures(cells, inside, mm2)})
+        blurred = {"out_of_focus_share": blocks.choose(here).out_of_focus_share}
+        regions.append({"rank": number, **_figures(cells, inside, mm2), **blurred})
     return {
         "looked_at_mm2": plan.looked_at_mm2,
         "tissue_share": share_of_tissue(plan, slide),
         "windows": len(plan.windows),
         "windows_unreadable": len(cells.missing),
-        "slide": _figures(cells, everywhere, plan.looked_at_mm2),
+        "slide": {
+            **_figures(cells, everywhere, plan.looked_at_mm2),
+            "out_of_focus_share": blocks.out_of_focus_share,
+        },
         "regions": regions,
+        "stain": describe_stain(blocks.stain),
+        "doubts": list_doubts(blocks),
         "words": describe_cells(cells, plan, slide),
     }
 
@@ -51,9 +60,10 @@ def describe_cells(cells: GatheredCells, plan: CellPlan, slide: SlidePlan) -> st
     where = f"{plan.looked_at_mm2:.2f} mm2 ({share_of_tissue(plan, slide):.0%} of the tissue)"
     if not count:
         return f"No nucleus was found in {where}."
-    abnormal = int(cells.assessment.flagged.sum())
+    flagged = np.flatnonzero(cells.assessment.flagged)
+    abnormal = len(flagged)
     text = f"{abnormal:,} of {count:,} nuclei in {where} are abnormal ({abnormal / count:.0%})"
-    reasons = _common_reasons(cells, cells.assessment.flagged)
+    reasons = _common_reasons(cells, flagged)
     return f"{text}: mostly {' and '.join(reasons)}." if reasons else f"{text}."
 
 
@@ -62,17 +72,18 @@ def share_of_tissue(plan: CellPlan, slide: SlidePlan) -> float:
     return min(1.0, plan.looked_at_mm2 / slide.tissue_mm2) if slide.tissue_mm2 > 0 else 0.0
 
 
-def _figures(cells: GatheredCells, inside: NDArray[np.bool_], mm2: float) -> dict[str, object]:
-    count = int(inside.sum())
-    flagged = cells.assessment.flagged & inside
+def _figures(cells: GatheredCells, inside: NDArray[np.intp], mm2: float) -> dict[str, object]:
+    """Of the nuclei with these indices."""
+    count = len(inside)
+    flagged = inside[cells.assessment.flagged[inside]]
     sizes = cells.measurements[AREA][inside].astype(np.float64)
     quantiles = np.nanquantile(sizes, QUANTILES) if count else np.full(len(QUANTILES), np.nan)
     return {
         "nuclei": count,
-        "abnormal": int(flagged.sum()),
-        "share_abnormal": float(flagged.sum() / count) if count >= SEVERAL else None,
+        "abnormal": len(flagged),
+        "share_abnormal": len(flagged) / count if count >= SEVERAL else None,
         "nuclei_per_mm2": count / mm2 if mm2 > 0 else None,
-        "abnormal_per_mm2": float(flagged.sum()) / mm2 if mm2 > 0 else None,
+        "abnormal_per_mm2": len(flagged) / mm2 if mm2 > 0 else None,
         "area_um2": {
             f"p{round(100 * share):02d}": None if np.isnan(value) else float(value)
             for share, value in zip(QUANTILES, quantiles, strict=True)
@@ -85,8 +96,8 @@ def _figures(cells: GatheredCells, inside: NDArray[np.bool_], mm2: float) -> dic
     }
 
 
-def _count_reasons(cells: GatheredCells, flagged: NDArray[np.bool_]) -> dict[str, int]:
-    """How many of the flagged have each reason first."""
+def _count_reasons(cells: GatheredCells, flagged: NDArray[np.intp]) -> dict[str, int]:
+    """How many of the flagged, given by index, have each reason first."""
     first = cells.assessment.reasons[flagged, 0]
     return {
         name: int((first == number).sum())
@@ -94,7 +105,7 @@ def _count_reasons(cells: GatheredCells, flagged: NDArray[np.bool_]) -> dict[str
     }
 
 
-def _common_reasons(cells: GatheredCells, flagged: NDArray[np.bool_]) -> list[str]:
+def _common_reasons(cells: GatheredCells, flagged: NDArray[np.intp]) -> list[str]:
     """The two most frequent first reasons, the more frequent first."""
     counted = sorted(_count_reasons(cells, flagged).items(), key=lambda item: -item[1])
     return [name for name, count in counted[:2] if count]

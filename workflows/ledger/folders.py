@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from .places import plain
 from .states import Ending
 from .stores import check_store
 
-MANIFEST, RESULT, HEATMAP = "manifest.json", "result.json", "heatmap.zarr"
+MANIFEST, RESULT = "manifest.json", "result.json"
+
+VOUCHING = ("heatmap.zarr", "nuclei.zarr")
+"""Images that say once more what made the result; there is one of them."""
 
 KNOWN_SCHEMAS = (SCHEMA_VERSION,)
 
@@ -157,11 +161,12 @@ def _check_result(folder: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[s
 def _check_provenance(
     folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """The heatmap says once more what made the result, and so vouches for the manifest."""
+    """An image says once more what made the result, and so vouches for the manifest."""
     if manifest["key"] != manifest["provenance"].get("key"):
         yield MANIFEST, "its key is not that of its provenance"
-    for name, path in (("zarr.json", ("attributes", "slidetriage")), (".zattrs", ("slidetriage",))):
-        file = f"{HEATMAP}/{name}"
+    places = (("zarr.json", ("attributes", "slidetriage")), (".zattrs", ("slidetriage",)))
+    for image, (name, path) in product(VOUCHING, places):
+        file = f"{image}/{name}"
         if file in manifest["files"] and file not in changed:
             attributes = _parse((folder / file).read_bytes())
             if _look(attributes, *path) != manifest["provenance"]:

@@ -14,20 +14,29 @@ import ome_zarr_models
 import pytest
 import shapely
 import zarr
-from skimage.draw import polygon2mask
 
-from made_cells import BOW_TIE, SLIVER, SQUARE, assess, cut, scatter, table_of
+from made_cells import (
+    BOW_TIE,
+    SLIVER,
+    SQUARE,
+    assess,
+    cut,
+    drawn_by_others,
+    scatter,
+    table_of,
+)
 from slidetriage.errors import OutputError, PixelsUnreadable
-from slidetriage.models.nuclei import NucleusTable
 from slidetriage.workflows.cells import (
     CellChunk,
     CellLabels,
     LabelFrame,
+    LabelPlace,
     count_label_pixels,
     write_cell_labels,
 )
 from slidetriage.workflows.heatmap import write_heatmap
 
+beside = LabelPlace.beside
 both = pytest.mark.parametrize("ngff", ["0.5", "0.4"])
 FRAME = LabelFrame(2_400, 2_200, 0.25, 0.25, 0.25)
 
@@ -46,16 +55,6 @@ def metadata(group: Path, ngff: str, path: str = "labels/nuclei") -> dict[str, A
     return attributes["ome"] if ngff == "0.5" else attributes
 
 
-def drawn_by_others(table: NucleusTable, frame: LabelFrame) -> np.ndarray:
-    """The labels as scikit-image draws them, one after the other."""
-    raster = np.zeros(frame.shape, np.uint32)
-    for row, shape in enumerate(table.polygons()):
-        x, y = np.array(shape.exterior.coords).T * np.reshape(frame.scale, (2, 1))
-        # scikit-image has pixel centres at whole numbers.
-        raster[polygon2mask(frame.shape, np.column_stack([y, x]) - 0.5)] = row + 1
-    return raster
-
-
 @both
 def test_every_pixel_is_that_of_the_cell_over_it(tmp_path: Path, ngff: str):
     """Over the seams of four chunks, at a scale that is not the slide's and differs in x and y."""
@@ -64,7 +63,7 @@ def test_every_pixel_is_that_of_the_cell_over_it(tmp_path: Path, ngff: str):
     table = replace(table, points=np.round(table.points, 2))
     group = make_group(tmp_path / "h.zarr", ngff)
     chunks = cut((table, assessment), 100, 1)
-    assert write_cell_labels(group, chunks, frame, provenance={"model": "m"}) == 300
+    assert write_cell_labels(beside(group), chunks, frame, provenance={"model": "m"}) == 300
     found, wanted = level(group), drawn_by_others(table, frame)
     assert found.dtype == np.uint32
     assert found.shape == frame.shape == (1_200, 1_213)
@@ -76,11 +75,11 @@ def test_cells_at_the_seams_of_chunks_are_whole(tmp_path: Path):
     places = [(1_014, 1_014), (1_014, 500), (500, 1_014), (2_038, 1_014)]
     table = table_of([SQUARE + place for place in places])
     group = make_group(tmp_path / "h.zarr")
-    write_cell_labels(group, [(table, assess(4))], FRAME, provenance={})
+    write_cell_labels(beside(group), [(table, assess(4))], FRAME, provenance={})
     found = level(group)
     for row, (x, y) in enumerate(places):
         assert (found[y : y + 20, x : x + 20] == row + 1).all()
-    assert count_label_pixels(group) == {1: 400, 2: 400, 3: 400, 4: 400}
+    assert count_label_pixels(group / "labels" / "nuclei") == {1: 400, 2: 400, 3: 400, 4: 400}
 
 
 def test_a_cell_larger_than_a_chunk_and_one_beyond_the_slide(tmp_path: Path):
@@ -88,16 +87,16 @@ def test_a_cell_larger_than_a_chunk_and_one_beyond_the_slide(tmp_path: Path):
         [SQUARE * 100 + 30, SQUARE - 10, SQUARE + 5_000, SQUARE + np.array([2_390, 50])]
     )
     group = make_group(tmp_path / "h.zarr")
-    write_cell_labels(group, [(table, assess(4))], FRAME, provenance={})
-    assert count_label_pixels(group) == {1: 2_000**2, 2: 100, 4: 200}
+    write_cell_labels(beside(group), [(table, assess(4))], FRAME, provenance={})
+    assert count_label_pixels(group / "labels" / "nuclei") == {1: 2_000**2, 2: 100, 4: 200}
 
 
 def test_what_is_mended_is_drawn_and_slivers_are_not(tmp_path: Path):
     table = table_of([BOW_TIE * 5, SLIVER + 300, SQUARE + 500])
     group = make_group(tmp_path / "h.zarr")
-    write_cell_labels(group, [(table, assess(3))], FRAME, provenance={})
+    write_cell_labels(beside(group), [(table, assess(3))], FRAME, provenance={})
     halves = shapely.get_parts(shapely.make_valid(shapely.Polygon(BOW_TIE * 5)))
-    counts = count_label_pixels(group)
+    counts = count_label_pixels(group / "labels" / "nuclei")
     assert counts[1] == pytest.approx(max(half.area for half in halves), rel=0.02)
     assert sorted(counts) == [1, 3]
 
@@ -105,7 +104,7 @@ def test_what_is_mended_is_drawn_and_slivers_are_not(tmp_path: Path):
 @pytest.mark.parametrize("chunks", [[], [scatter(0)]])
 def test_no_cells_are_an_image_of_zeros_in_no_file(tmp_path: Path, chunks: list[CellChunk]):
     group = make_group(tmp_path / "h.zarr")
-    assert write_cell_labels(group, chunks, FRAME, provenance={}) == 0
+    assert write_cell_labels(beside(group), chunks, FRAME, provenance={}) == 0
     ome_zarr_models.open_ome_zarr(group / "labels", version="0.5")
     assert not level(group).any()
     assert not list((group / "labels" / "nuclei").glob("s0/c/**/*"))
@@ -115,7 +114,7 @@ def test_no_cells_are_an_image_of_zeros_in_no_file(tmp_path: Path, chunks: list[
 def test_the_format_is_as_specified(tmp_path: Path, scored, ngff: str):
     group = tmp_path / "heatmap.zarr"
     write_heatmap(group, scored(np.full((3, 3), 0.5)), ngff=ngff, name="n", provenance={})
-    write_cell_labels(group, [scatter(100)], FRAME, provenance={"model": "m"})
+    write_cell_labels(beside(group), [scatter(100)], FRAME, provenance={"model": "m"})
     ome_zarr_models.open_ome_zarr(group, version=ngff)
     ome_zarr_models.open_ome_zarr(group / "labels", version=ngff)
     ome_zarr_models.open_ome_zarr(group / "labels" / "nuclei", version=ngff)
@@ -152,7 +151,7 @@ def test_each_level_has_the_labels_that_stand_at_its_places(tmp_path: Path, ngff
     group = make_group(tmp_path / "h.zarr", ngff)
     # More than one shard, so that levels are put together from several.
     table, assessment = scatter(400, origin=(3_800, 1_800), pitch=25)
-    write_cell_labels(group, [(table, assessment)], frame, provenance={})
+    write_cell_labels(beside(group), [(table, assessment)], frame, provenance={})
     datasets = metadata(group, ngff)["multiscales"][0]["datasets"]
     assert [dataset["path"] for dataset in datasets] == ["s0", "s1", "s2", "s3"]
     finest = level(group)
@@ -175,7 +174,7 @@ def test_only_chunks_with_nuclei_are_files(tmp_path: Path, ngff: str):
     group = make_group(tmp_path / "h.zarr", ngff)
     frame = LabelFrame(30_000, 20_000, 0.25, 0.25, 0.25)
     table = table_of([SQUARE + np.array([25_000, 9_000])])
-    write_cell_labels(group, [(table, assess(1))], frame, provenance={})
+    write_cell_labels(beside(group), [(table, assess(1))], frame, provenance={})
     made = group / "labels" / "nuclei"
     files = [f.relative_to(made) for f in made.rglob("*") if f.is_file()]
     data = [str(f) for f in files if f.name[0] not in ".z"]
@@ -199,7 +198,7 @@ def test_windows_in_any_order_give_the_same_bytes(tmp_path: Path, ngff: str):
     groups = []
     for name, order in (("a", (0, 1, 2)), ("b", (2, 0, 1))):
         groups.append(make_group(tmp_path / name, ngff))
-        with CellLabels(groups[-1], FRAME, provenance={"x": 1}) as labels:
+        with CellLabels(beside(groups[-1]), FRAME, provenance={"x": 1}) as labels:
             for index in order:
                 start, window = windows[index]
                 labels.draw(window, start)
@@ -214,7 +213,7 @@ def failing() -> Iterator[CellChunk]:
 def test_nothing_is_left_when_the_cells_end_in_an_error(tmp_path: Path):
     group = make_group(tmp_path / "h.zarr")
     with pytest.raises(PixelsUnreadable, match="disk is gone"):
-        write_cell_labels(group, failing(), FRAME, provenance={})
+        write_cell_labels(beside(group), failing(), FRAME, provenance={})
     assert [f.name for f in group.iterdir()] == ["zarr.json"]
 
 
@@ -225,22 +224,22 @@ def test_other_labels_stay_and_nothing_is_overwritten(tmp_path: Path, ngff: str)
         "labels": ["tissue"]
     }  # fmt: skip
     zarr.create_group(group / "labels", zarr_format=3 if ngff == "0.5" else 2, attributes=other)
-    write_cell_labels(group, [scatter(5)], FRAME, provenance={})
+    write_cell_labels(beside(group), [scatter(5)], FRAME, provenance={})
     assert metadata(group, ngff, "labels")["labels"] == ["nuclei", "tissue"]
     before = digests(group)
     with pytest.raises(OutputError, match="already"):
-        write_cell_labels(group, [scatter(9)], FRAME, provenance={})
+        write_cell_labels(beside(group), [scatter(9)], FRAME, provenance={})
     assert digests(group) == before
 
 
 def test_labels_need_an_image_to_lie_beside(tmp_path: Path):
     with pytest.raises(OutputError, match="no OME-Zarr"):
-        write_cell_labels(tmp_path / "none.zarr", [scatter(5)], FRAME, provenance={})
+        write_cell_labels(beside(tmp_path / "none.zarr"), [scatter(5)], FRAME, provenance={})
 
 
 def test_a_label_past_32_bits_is_refused(tmp_path: Path):
     group = make_group(tmp_path / "h.zarr")
-    labels = CellLabels(group, FRAME, provenance={})
+    labels = CellLabels(beside(group), FRAME, provenance={})
     with pytest.raises(OutputError, match="at most"), labels:
         labels.draw(scatter(5)[0], 2**32 - 3)
     assert [f.name for f in group.iterdir()] == ["zarr.json"]
@@ -253,7 +252,7 @@ def test_memory_does_not_grow_with_cells_or_slide(tmp_path: Path):
         frame = LabelFrame(side, side, 0.25, 0.25, 0.25)
         group = make_group(tmp_path / name)
         tracemalloc.start()
-        with CellLabels(group, frame, provenance={}) as labels:
+        with CellLabels(beside(group), frame, provenance={}) as labels:
             for number in range(times):
                 labels.draw(table, number * len(table))
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import ome_zarr_models
 import pytest
 import shapely
 import zarr
 
+from made_cells import drawn_by_others
 from slidetriage import Resources, Settings, triage
 from slidetriage.errors import UsageError
 from slidetriage.models.nuclei import join_tables
 from slidetriage.models.nuclei.measuring import centroids
 from slidetriage.tiling import grow_area
-from slidetriage.workflows.cells import read_cell_geojson, read_cell_parquet
+from slidetriage.workflows.cells import LabelFrame, read_cell_geojson, read_cell_parquet
 from slidetriage.workflows.driver import TriageReport, look_closer
 from slidetriage.workflows.ledger import verify_output
 from slidetriage.workflows.settings import CellSettings
@@ -46,6 +49,12 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What the slide's folder says of itself."""
+    record: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    return record
+
+
 def only(report: TriageReport) -> tuple[Path, SlideResult]:
     """The folder and the result of the one slide of a run."""
     (row,) = report.rows
@@ -58,6 +67,22 @@ def failure(report: TriageReport) -> SlideFailure:
     (row,) = report.rows
     assert isinstance(row.outcome, SlideFailure), row.outcome
     return row.outcome
+
+
+def check_labels(folder: Path, image: Path) -> np.ndarray:
+    """The finest level of a label image, which must be the outlines of the table."""
+    found = np.asarray(zarr.open_array(image / "s0", mode="r")[...])
+    table = join_tables([table for table, _ in read_cell_parquet(folder / "cells.parquet")])
+    wanted = drawn_by_others(table, LabelFrame(found.shape[1], found.shape[0], 0.5, 0.5, 0.5))
+    assert found.max() == len(table)
+    # Outlines are made of pixel corners and can run through the very middle of a pixel.
+    y, x = np.nonzero(found != wanted)
+    edges = shapely.STRtree(shapely.get_exterior_ring(table.polygons()))
+    centres = shapely.points(x + 0.5, y + 0.5)
+    near = edges.query(centres, predicate="dwithin", distance=0.01)[0]
+    assert len(np.unique(near)) == len(y)
+    assert len(y) < 0.01 * (found > 0).sum()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +116,9 @@ def test_all_files_tell_of_the_same_nuclei(scouted: TriageReport) -> None:
     for chunks in map(list, written):
         assert sum(len(table) for table, _ in chunks) == result.nuclei
         assert sum(int(a.flagged.sum()) for _, a in chunks) == result.abnormal_nuclei
-    labels = zarr.open_group(folder / "heatmap.zarr" / "labels" / "nuclei", mode="r")
-    drawn = np.asarray(next(iter(dict(sorted(labels.arrays())).values()))[:])
-    assert set(np.unique(drawn)) <= set(range(result.nuclei + 1))
+    drawn = check_labels(folder, folder / "heatmap.zarr" / "labels" / "nuclei")
     assert len(np.unique(drawn)) > 0.99 * result.nuclei
+    assert not (folder / "nuclei.zarr").exists()
 
 
 def test_nuclei_lie_where_regions_are_and_are_counted_there(
@@ -141,8 +165,46 @@ def test_a_finished_run_can_be_looked_at_more_closely(
     )
     np.testing.assert_array_equal(first.points, second.points)
     np.testing.assert_array_equal(
+        check_labels(folder, folder / "nuclei.zarr"),
+        zarr.open_array(only(scouted)[0] / "heatmap.zarr/labels/nuclei/s0", mode="r")[...],
+    )
+    assert not (folder / "heatmap.zarr").exists()
+    np.testing.assert_array_equal(
         *(t.measurements["Nuclei within 50 um per mm^2"] for t in (first, second))
     )
+
+
+@pytest.mark.parametrize("where", ["given", "tissue"])
+def test_without_the_scout_there_is_a_label_image_by_itself(
+    slide: Path, tmp_path: Path, where: str
+) -> None:
+    """The same on both engines where it is not all tissue; told of by the manifest, unnamed."""
+    given = tmp_path / "regions.geojson"
+    given.write_text(shapely.to_geojson(shapely.box(1000, 1000, 1500, 1400)))
+    asked = CellSettings(where, str(given) if where == "given" else "", required=True)  # type: ignore[arg-type]
+    ngff = "0.4" if where == "given" else "0.5"
+    settings = Settings(cells=asked, ngff=ngff, deidentify=True)  # type: ignore[arg-type]
+    serial = triage(slide, tmp_path / "a", settings=settings, resources=SERIAL)
+    if where == "given":
+        dask = triage(slide, tmp_path / "b", settings=settings, resources=Resources("dask", 2))
+        assert tree(serial.out) == tree(dask.out)
+    folder, result = only(serial)
+    image = folder / "nuclei.zarr"
+    ome_zarr_models.open_ome_zarr(image, version=ngff)
+    drawn = check_labels(folder, image)
+    assert (drawn.shape, drawn.max()) == ((2400, 3200), result.nuclei)
+    stored = {path for path in tree(folder) if path.startswith("nuclei.zarr/")}
+    assert stored == {p for p in manifest_of(folder)["files"] if p.startswith("nuclei.zarr/")}
+    assert zarr.open_group(image).attrs["slidetriage"] == manifest_of(folder)["provenance"]
+    assert not any(b"tumour" in (folder / path).read_bytes() for path in stored)
+    assert list(verify_output(serial.out)) == []
+    lost = max(path for path in stored if path.rpartition("/")[2].isdigit())
+    (folder / lost).unlink()
+    level = "/".join(lost.split("/")[:2])
+    assert {(f.file, f.what.partition(" ")[2]) for f in verify_output(serial.out)} >= {
+        (lost, "file is missing"),
+        (level, "of 1 chunks are missing"),
+    }
 
 
 def test_given_regions_are_part_of_the_result(slide: Path, tmp_path: Path) -> None:
