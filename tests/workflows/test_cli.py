@@ -221,6 +221,7 @@ def test_plan_says_beforehand_what_a_run_takes(phantom: Path, data: Find) -> Non
     total = record["total"]
     assert (total["slides"], total["planned"], total["refused"]) == (3, 2, 1)
     assert total["tiles"] == dicom["tiles"] + painted["tiles"]
+    assert (painted["cells"], total["cells"]) == (None, None)
     assert record["machine"]["workers"] == 3
     assert total["memory_bytes"] > 3 * total["worker_bytes"] > 0
     assert "estimate" in record["note"]

@@ -109,13 +109,16 @@ def test_noise_and_jpeg_do_not_make_it_sharp(tissue: Pixels) -> None:
 
 def test_a_painted_patch_out_of_focus_is_found_where_it_is() -> None:
     scene = plan_phantom(PhantomSpec(3.0, 2.4, 0.5, seed=3))
-    blocks = inspect(render_pixels(scene, (0, 0, *scene.spec.size_px), 0.5))
     patch = scene.truth.blurred
-    centres = shapely.points(blocks.centres)
+    low, high = np.array(patch.bounds, int).reshape(2, 2)
+    low, high = np.maximum(low - 400, 0), np.minimum(high + 400, scene.spec.size_px)
+    blocks = inspect(render_pixels(scene, (*low.tolist(), *(high - low).tolist()), 0.5))
+    centres = shapely.points(blocks.centres + low)
     inside = shapely.contains(patch.buffer(-60), centres)
     outside = ~shapely.contains(patch.buffer(60), centres)
     outside &= ~shapely.contains(scene.truth.pen.buffer(200), centres)
     assert inside.sum() > 20
+    assert outside.sum() > 100
     assert blocks.choose(inside).out_of_focus_share > 0.95
     assert blocks.choose(outside).out_of_focus_share < 0.005
 

@@ -17,7 +17,15 @@ from slidetriage.wsi import PhantomSpec, paint_phantom
 
 def cells(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """Run the command in this process; its exit status."""
-    asked = ["slidetriage", "cells", *map(str, arguments), "--engine", "serial"]
+    asked = [
+        "slidetriage",
+        "cells",
+        *map(str, arguments),
+        "--detector",
+        "classical",
+        "--engine",
+        "serial",
+    ]
     monkeypatch.setattr(sys, "argv", asked)
     handlers = {wish: signal.getsignal(wish) for wish in WISHES}
     with pytest.raises(SystemExit) as ended:
