@@ -56,7 +56,7 @@ format: $(READY)
 lock:
 	uv pip compile pyproject.toml --group dev --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --only-binary :all: \
-	  --no-emit-index-url --no-header --no-annotate --output-file requirements.lock
+	  --no-strip-extras --no-emit-index-url --no-header --no-annotate --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist demo-out *.egg-info src/*.egg-info

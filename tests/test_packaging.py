@@ -8,9 +8,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -41,6 +44,19 @@ def test_the_lock_is_hashed_and_names_no_host() -> None:
     pins = re.findall(r"^[a-z0-9].*==\S+", text, re.MULTILINE | re.IGNORECASE)
     hashed = re.findall(r"==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text)
     assert len(pins) == len(hashed) > 100
+
+
+def test_the_lock_pins_extras_as_they_are_asked_for() -> None:
+    """Else the pip of Python 3.11 takes the newest release for `coverage[toml]`, without a hash."""
+    pins = re.findall(r"^(\S.*)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    locked = {canonicalize_name(r.name): r.extras for r in map(Requirement, pins)}
+    asked = 0
+    for name in locked:
+        for need in map(Requirement, requires(name) or ()):
+            if need.extras and (need.marker is None or need.marker.evaluate({"extra": ""})):
+                assert need.extras <= locked[canonicalize_name(need.name)], f"{name}: {need}"
+                asked += 1
+    assert asked > 3
 
 
 def test_importing_the_package_is_quick_and_loads_no_heavy_library() -> None:
