@@ -32,12 +32,13 @@ from random import Random
 from torture.commands import Command, choose_target, draw_signal, orphans, send, warm_up
 from torture.figures import Figures
 from torture.slide_worker import MEMORY, tiny_model
-from torture.trees import Left, differences, examine, tree
+from torture.trees import Left, differences, examine
 
 from faults.painted import aperio, paint
 from faults.tiff_parts import write_parts
 from slidetriage.workflows.ledger.audit import read_audit
 from slidetriage.workflows.ledger.places import audit_path
+from trees import tree
 
 POINTS = (
     "claim.locked", "claim.staged", "registry.written", "registry.synced", "audit.written",
@@ -70,7 +71,8 @@ class Chaos:
             write_parts(slides / f"slide-{number}.svs", aperio(part.copy()))
         whole = (slides / "slide-0.svs").read_bytes()
         (slides / "damaged.svs").write_bytes(whole[: len(whole) // 2])
-        self.run = ["run", slides, "--model", tiny_model(root / "model")]
+        # Several batches of tiles a slide, so that kills hit slides half read.
+        self.run = ["run", slides, "--model", tiny_model(root / "model"), "--overlap", "0.5"]
         warm_up()
         self.references: dict[bool, dict[str, str]] = {}
         self.code = 0

@@ -39,7 +39,8 @@ from random import Random
 from chaos import Chaos
 from torture.commands import Command, send
 from torture.slide_worker import MEMORY
-from torture.trees import tree
+
+from trees import tree
 
 HOOKS = Path(__file__).parents[1] / "tests" / "faults" / "hooks"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .eager import split_batches
 from .precision import NumberFormat
 from .tile_network import TileNetwork
+
+Graph = TypeVar("Graph")
+
+_MOST_KEPT = 4
+"""Converted networks that a process keeps; it rarely has more than a model and a detector."""
+
+_converted: dict[str, Any] = {}
+_converting = threading.Lock()
 
 _HINTS: dict[NumberFormat, str] = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -108,6 +118,32 @@ class Conversion:
             )
             for _ in range(at_once)
         )
+
+
+def convert_once(name: str, network: nn.Module, convert: Callable[[], Graph]) -> Graph:
+    """What `convert` makes of a network, made once in a process for equal networks.
+
+    Torch never frees what it has traced, weights and all, so a process that makes one run after the
+    other must not trace the same network again; and it takes a second.
+
+    Parameters
+    ----------
+    name
+        Says what the network's modules and weights do not, and how it is converted.
+    """
+    digest = hashlib.sha256(f"{name}\n{network}".encode())
+    for key, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
+    with _converting:
+        found = _converted.pop(digest.hexdigest(), None)
+        if found is None:
+            found = convert()
+        _converted[digest.hexdigest()] = found  # the last one used comes last
+        while len(_converted) > _MOST_KEPT:
+            del _converted[next(iter(_converted))]
+    graph: Graph = found
+    return graph
 
 
 def import_openvino() -> Any:

@@ -41,7 +41,7 @@ class TileEncoder:
         self.backbone = backbone
         network = TileNetwork(backbone, card).eval().requires_grad_(False)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-        self._runtime = Runtime(network, wish)
+        self._runtime = Runtime(network, wish, name=self.identifier)
 
     @property
     def feature_size(self) -> int:

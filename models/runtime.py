@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slidetriage.errors import ModelError
 
 from .batch_size import default_batch_tiles, find_batch_tiles, is_out_of_memory, measure_speed
-from .compiled import Conversion, ConversionError
+from .compiled import Conversion, ConversionError, convert_once
 from .eager import EagerNetwork, StreamedNetwork
 from .precision import (
     DRIFT_BOUNDS,
@@ -66,13 +66,15 @@ class Lanes:
 class Runtime:
     """Runs a tile network as fast as its device allows.
 
-    Threads may share it: `Device.at_once` of them are served at a time, and others wait.
+    Threads may share it: `Device.at_once` of them are served at a time, and others wait. The name
+    tells networks apart whose modules look alike.
     """
 
-    def __init__(self, network: TileNetwork, device: Device) -> None:
+    def __init__(self, network: TileNetwork, device: Device, *, name: str = "") -> None:
         if device.threads is None and device.name == "cpu":
             device = dataclasses.replace(device, threads=torch.get_num_threads())
         self.choice: RuntimeChoice | None = None
+        self._name = name
         self._network = network
         self._device = device
         self._batch_tiles = device.batch_tiles
@@ -128,7 +130,11 @@ class Runtime:
 
         @cache
         def convert() -> Conversion:
-            return Conversion.of(self._network, probe, batch_tiles=batch_tiles)
+            return convert_once(
+                f"{self._name} {size_px} {batch_tiles}",
+                self._network,
+                lambda: Conversion.of(self._network, probe, batch_tiles=batch_tiles),
+            )
 
         for name, kind in self._list_ways(precision):
             if not refused.isdisjoint((name, kind)):

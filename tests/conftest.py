@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+# Tests run side by side, one for each core: with as many threads each as there are cores, these
+# wait for one another most of the time. Read when torch and NumPy are loaded; processes that tests
+# start have it too.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 import pytest
 
 from slidetriage.workflows import station

@@ -122,9 +122,9 @@ class Book:
         """A slide is looked at, ahead of time; what was known of it before holds no more."""
         self._begun[_row(request)] = monotonic()
 
-    def begins(self, request: SlideRequest) -> None:
-        """Its tiles are read from now on; a slide of which the log says no more is done again."""
-        slide_running(self._log, _row(request))
+    def begins(self, request: SlideRequest, *, stored: int) -> None:
+        """Its tiles are read from now on; a slide of which the log says no more is gone on with."""
+        slide_running(self._log, _row(request), stored=stored)
 
     def ends(self, request: SlideRequest, outcome: Outcome, plan: SlidePlan | None) -> Outcome:
         """A slide has its outcome; it is returned as it may be shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,20 @@ def create_features(path: Path, *, tiles: int, dimension: int, batch: int) -> No
 
 def write_features(
     path: Path, start: int, features: NDArray[np.float32], coverage: NDArray[np.float32]
-) -> None:
-    """Store one batch; rows of NaN are tiles that could not be read."""
+) -> str:
+    """Store one batch, and give its hash; rows of NaN are tiles that could not be read."""
     group = zarr.open_group(path, mode="r+", zarr_format=3)
     stop = start + len(features)
     _array(group, "features")[start:stop] = features
     _array(group, "coverage")[start:stop] = coverage
+    return _digest(features, coverage)
+
+
+def digest_features(path: Path, start: int, tiles: int) -> str:
+    """The hash of a batch as it lies there; raises where that cannot be read."""
+    group = zarr.open_group(path, mode="r", zarr_format=3)
+    part = slice(start, start + tiles)
+    return _digest(*(_array(group, name)[part] for name in ("features", "coverage")))
 
 
 def iterate_features(path: Path) -> Iterator[NDArray[np.float32]]:
@@ -61,6 +70,13 @@ def read_coverage(path: Path) -> NDArray[np.float32]:
     """N; share of each tile's area that is tissue and was read, NaN where it was not read."""
     group = zarr.open_group(path, mode="r", zarr_format=3)
     return np.asarray(_array(group, "coverage")[:], np.float32)
+
+
+def _digest(*arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, np.float32).data)
+    return digest.hexdigest()
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -73,9 +73,13 @@ def finish_slide(
     plan = step.plan
     if verified_key(out / plan.directory) == plan.key:
         return read_result(out / plan.directory)  # a worker died right after publishing it
-    coverage = read_coverage(step.staging / FEATURES)
+    content, features = step.staging / CONTENT, step.staging / FEATURES
+    if (content / FEATURES).exists():
+        (content / FEATURES).rename(features)  # a worker died after it had moved them
+    shutil.rmtree(content, ignore_errors=True)
+    coverage = read_coverage(features)
     check_gaps(plan, ~np.isnan(coverage), settings, step.error)
-    scored, found = score_tiles(plan, step.staging / FEATURES, coverage, bundle)
+    scored, found = score_tiles(plan, features, coverage, bundle)
     regions = find_regions(scored, bundle.card.tile_threshold.value)
     result = summarise(plan, scored, found, regions, bundle)
     cells = None
@@ -88,8 +92,6 @@ def finish_slide(
         )
         result = heed_pixels(add_cells(result, cells), cells.cells.blocks)
     check_unchanged(plan, decoder)
-    content = step.staging / CONTENT
-    shutil.rmtree(content, ignore_errors=True)
     content.mkdir()
     if len(step.runtimes) > 1:
         mixed = f"its tiles were encoded in different ways: {', '.join(step.runtimes)}"

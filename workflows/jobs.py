@@ -29,6 +29,7 @@ from .steps import (
     SlidePlan,
     SlideResult,
     Step,
+    StoredBatch,
 )
 from .worklist import PENDING, Row
 
@@ -53,8 +54,11 @@ class Job:
     cells: CellPlan | None = None
     begun: bool = False
     batches_left: int = 0
+    stored: int = 0
+    """Tiles and windows that a run which was cut off had read."""
     error: str = ""
     runtimes: set[str] = field(default_factory=set)
+    detectors: set[str] = field(default_factory=set)
     outcome: SlideResult | SlideFailure | None = None
     twins: list[Job] = field(default_factory=list)
     """Later jobs with the same name and content; they share this one's outcome."""
@@ -94,8 +98,9 @@ class Run:
         busy at the end.
         """
         first = len(self._jobs)
+        # By its row, which is the same in every run: what one that was cut off had read is found.
         jobs = [
-            Job(request, self._staging / f"{number:06d}")
+            Job(request, self._staging / f"{number if request.row is None else request.row:06d}")
             for number, request in enumerate(requests, start=first)
         ]
         self._jobs.extend(jobs)
@@ -148,7 +153,7 @@ class Run:
                     return None
                 job.begun = True
                 self._begun += 1
-                self._notes.begins(job.request)
+                self._notes.begins(job.request, stored=job.stored)
             self._ready.popleft()
             if job.outcome is None:
                 return self._owned(job, step)
@@ -173,13 +178,28 @@ class Run:
             self._take_windows(job, receipt)
         elif isinstance(receipt, BatchReceipt):
             job.batches_left -= 1
-            # Not the last: receipts come in any order, and the message must not depend on it.
-            job.error = min(filter(None, (job.error, receipt.error)), default="")
-            job.runtimes.add(receipt.runtime)
-            self._watcher.read(receipt)
+            self._take_batch(job, receipt)
             self._finish_if_read(job)
         else:
             self._end(job, receipt)
+
+    def _not_stored(
+        self, job: Job, batches: list[TileBatch], stored: tuple[StoredBatch, ...]
+    ) -> list[TileBatch]:
+        """The batches that are left to do; the others count as done."""
+        for each in stored:
+            job.stored += each.receipt.tiles
+            self._take_batch(job, each.receipt)
+        known = {each.start for each in stored}
+        batches = [batch for batch in batches if batch.start not in known]
+        job.batches_left = len(batches)
+        return batches
+
+    def _take_batch(self, job: Job, receipt: BatchReceipt) -> None:
+        # Not the last: receipts come in any order, and the message must not depend on it.
+        job.error = min(filter(None, (job.error, receipt.error)), default="")
+        (job.runtimes if job.cells is None else job.detectors).add(receipt.runtime)
+        self._watcher.read(receipt)
 
     def _take_plan(self, job: Job, plan: SlidePlan) -> None:
         first = self._by_directory.setdefault(plan.directory, job)
@@ -194,7 +214,7 @@ class Run:
         batches: list[TileBatch] = []
         if scored:
             batches = list(split_batches(plan.slide, plan.tiles, self._settings.batch_tiles))
-        job.batches_left = len(batches)
+        batches = self._not_stored(job, batches, plan.stored)
         self._ready.extend(
             (job, EncodeStep(plan.slide_id, batch, job.staging, plan.sha256)) for batch in batches
         )
@@ -205,7 +225,7 @@ class Run:
         job.cells = cells
         self._watcher.located(cells)
         batches = list(split_batches(job.plan.slide, cells.windows, WINDOWS_AT_ONCE))
-        job.batches_left = len(batches)
+        batches = self._not_stored(job, batches, cells.stored)
         # Before the tiles of other slides: a slide that is nearly done is to be finished.
         self._ready.extendleft(
             (job, CellStep(cells.slide_id, batch, job.staging, job.plan.sha256))
@@ -220,8 +240,8 @@ class Run:
     def _last_step(self, job: Job, plan: SlidePlan) -> LocateStep | FinishStep:
         if self._settings.cells is not None and job.cells is None:
             return LocateStep(plan, job.staging, job.error)
-        runtimes = tuple(sorted(job.runtimes))
-        return FinishStep(plan, job.staging, job.error, runtimes, job.cells)
+        runtimes, detectors = tuple(sorted(job.runtimes)), tuple(sorted(job.detectors))
+        return FinishStep(plan, job.staging, job.error, runtimes, job.cells, detectors)
 
     def _end(self, job: Job, outcome: SlideResult | SlideFailure) -> None:
         self._begun -= job.begun

@@ -40,8 +40,8 @@ class Notes(Protocol):
         """A slide is looked at; that costs little, and is done ahead of time."""
         ...
 
-    def begins(self, request: SlideRequest) -> None:
-        """Its tiles are read from now on."""
+    def begins(self, request: SlideRequest, *, stored: int) -> None:
+        """Its tiles are read from now on, but for those that a former run stored."""
         ...
 
     def ends(
@@ -57,7 +57,7 @@ class Unwritten:
     def opens(self, request: SlideRequest) -> None:
         """Do nothing."""
 
-    def begins(self, request: SlideRequest) -> None:
+    def begins(self, request: SlideRequest, *, stored: int) -> None:
         """Do nothing."""
 
     def ends(

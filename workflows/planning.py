@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -52,9 +51,7 @@ def plan_slide(
     if verified_key(out / directory) == key:
         return read_result(out / directory)
     survey = decoder.survey(slide, digest, needs)
-    # A worker that died here before may have left something.
-    shutil.rmtree(step.staging, ignore_errors=True)
-    step.staging.mkdir(parents=True)
+    step.staging.mkdir(parents=True, exist_ok=True)  # with what a run that was cut off had read
     picture = BytesIO()  # of a short write to a file, NumPy does not say that the disk is full
     np.save(picture, survey.picture)
     (step.staging / PICTURE_FILE).write_bytes(picture.getbuffer())

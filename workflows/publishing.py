@@ -25,7 +25,8 @@ class Claim:
     """An output folder that this run owns."""
 
     staging: Path
-    """Empty, on the same file system as the results, and removed in the end."""
+    """On the same file system as the results, with what a run that was cut off had read; removed
+    in the end, unless this one is cut off too."""
     check: Callable[[], None]
     """Raises `OutputError` (E_LOCKED) where another machine's run took this one for dead."""
 
@@ -44,13 +45,19 @@ def claim_output(out: Path) -> Iterator[Claim]:
     try:
         crash_point("claim.locked")
         staging = out / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700)
+        if staging.is_symlink() or not staging.is_dir():
+            staging.unlink(missing_ok=True)
+            staging.mkdir(mode=0o700)
         crash_point("claim.staged")
+        useful = True
         try:
             yield Claim(staging, lease.check)
+            useful = False
+        except OutputError:
+            useful = False  # the disk may be full
+            raise
         finally:
-            if not lease.lost:
+            if not lease.lost and not useful:
                 shutil.rmtree(staging, ignore_errors=True)
     finally:
         lease.close()

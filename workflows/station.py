@@ -6,7 +6,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from slidetriage.errors import (
 from slidetriage.models import Bundle, Device, RuntimeChoice, TileEncoder, load_bundle
 
 from .decoding import Decoder, Nursery
-from .features import FEATURES, create_features, write_features
+from .features import FEATURES, create_features, digest_features, write_features
 from .finishing import finish_slide, flag_regions
 from .memory import return_freed_memory
 from .planning import plan_slide
@@ -42,6 +43,7 @@ from .steps import (
     SlideResult,
     Step,
 )
+from .stored import StoredBatches, origin_of
 from .surveying import TilesWanted
 
 if TYPE_CHECKING:
@@ -191,13 +193,20 @@ class EncodingStation(ABC, Generic[Model]):
         return_freed_memory()
         if isinstance(plan, SlideResult) or not self.settings.scores_slides:
             return plan
-        create_features(
-            step.staging / FEATURES,
-            tiles=len(plan.tiles),
-            dimension=self.model.encoder.feature_size,
-            batch=self.settings.batch_tiles,
+        features, dimension = step.staging / FEATURES, self.model.encoder.feature_size
+        stored = StoredBatches(features)
+        stored.keep(
+            origin_of(plan.key, plan.tiles, dimension),
+            lambda: create_features(
+                features,
+                tiles=len(plan.tiles),
+                dimension=dimension,
+                batch=self.settings.batch_tiles,
+            ),
+            usable=lambda: digest_features(features, 0, 0),
         )
-        return plan
+        kept = stored.recall(plan.slide_id, partial(digest_features, features))
+        return replace(plan, stored=kept)
 
     def _encode(self, step: EncodeStep) -> BatchReceipt:
         tiles = step.batch.tiles
@@ -207,11 +216,14 @@ class EncodingStation(ABC, Generic[Model]):
         features = np.full((len(tiles), self.model.encoder.feature_size), np.nan, np.float32)
         features[usable] = self.model.encode(images)
         coverage = np.where(usable, tiles.tissue * pixels.valid, np.float32(np.nan))
-        write_features(step.staging / FEATURES, step.batch.start, features, coverage)
+        store = step.staging / FEATURES
+        digest = write_features(store, step.batch.start, features, coverage)
         unreadable = int((~usable).sum())
         choice = self.model.prepare()
         runtime = f"{choice.name} {choice.precision}"
-        return BatchReceipt(step.slide_id, len(tiles), unreadable, pixels.error, runtime)
+        receipt = BatchReceipt(step.slide_id, len(tiles), unreadable, pixels.error, runtime)
+        StoredBatches(store).note(step.batch.start, receipt, digest)
+        return receipt
 
 
 class Station(EncodingStation[Bundle]):

@@ -71,6 +71,8 @@ class FinishStep:
     """What computed the features; more than one where workers differ."""
     cells: CellPlan | None = None
     """Where nuclei were looked for; None where they were not."""
+    detectors: tuple[str, ...] = ()
+    """What found the nuclei."""
 
 
 Step = PlanStep | EncodeStep | LocateStep | CellStep | FinishStep
@@ -83,6 +85,27 @@ STEP_NAMES = {
     FinishStep: "finish",
 }
 """What a failure calls the step that it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReceipt:
+    """One batch was read and its features, or its nuclei, stored."""
+
+    slide_id: str
+    tiles: int
+    unreadable: int
+    error: str
+    runtime: str
+    """What computed the features, such as "openvino float32"."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch that a run which was cut off had stored."""
+
+    start: int
+    """Index of its first tile, or window, among the slide's."""
+    receipt: BatchReceipt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +125,8 @@ class SlidePlan:
     """Of the slide's files when they were hashed (see `file_signatures`)."""
     stain: str | None = None
     """As the manifest says."""
+    stored: tuple[StoredBatch, ...] = ()
+    """Batches whose features are there already."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,18 +138,8 @@ class CellPlan:
     looked_at_mm2: float
     """Area of the regions with their margin, within the slide."""
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReceipt:
-    """One batch was read and its features, or its nuclei, stored."""
-
-    slide_id: str
-    tiles: int
-    unreadable: int
-    error: str
-    runtime: str
-    """What computed the features, such as "openvino float32"."""
+    stored: tuple[StoredBatch, ...] = ()
+    """Batches whose nuclei are there already."""
 
 
 @dataclass(frozen=True, slots=True)

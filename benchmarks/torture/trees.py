@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from slidetriage.workflows.ledger import verify_output
 from slidetriage.workflows.ledger.audit import read_audit, verify_audit
-from slidetriage.workflows.ledger.places import RUN, audit_path
+from slidetriage.workflows.ledger.places import audit_path
+from trees import tree
 
 KEPT = ("DONE", "DONE_WITH_GAPS", "REJECTED")
 """States in which a slide is not done again."""
-
-
-def tree(out: Path) -> dict[str, str]:
-    """sha256 of every file by its path, but for those that depend on when and where."""
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.relative_to(out).parts[0] != RUN
-    }
 
 
 def differences(out: Path, reference: dict[str, str]) -> list[str]:
@@ -43,7 +34,7 @@ class Left:
     problems: list[str]
     log_valid: bool
     redone: int
-    """How often a slide was begun beyond its first time."""
+    """How often a slide was begun from the start beyond its first time."""
     recomputed: int
     """How often though it had ended well."""
 
@@ -64,13 +55,16 @@ def examine(out: Path, reference: dict[str, str]) -> Left:
 
 
 def count_redone(out: Path) -> tuple[int, int]:
-    """How often a slide was begun beyond its first time, and how often though it had ended well."""
+    """How often a slide was begun from the start once more, and how often though it had ended well.
+
+    One of which tiles were stored is gone on with, and not from the start.
+    """
     begun: Counter[int] = Counter()
     ended: set[int] = set()
     again = 0
     for event in read_audit(audit_path(out)):
         if event["event"] == "slide_running":
-            begun[event["row"]] += 1
+            begun[event["row"]] += event["row"] not in begun or event["stored"] == 0
             again += event["row"] in ended
         elif event["event"] == "slide_ended" and event["state"] in KEPT:
             ended.add(event["row"])

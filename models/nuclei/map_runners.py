@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slidetriage.models.compiled import ConversionError, import_openvino
+from slidetriage.models.compiled import ConversionError, convert_once, import_openvino
 from slidetriage.models.precision import Device, NumberFormat, RuntimeChoice, find_precision
 from slidetriage.models.probe import paint_probe
 
@@ -175,7 +175,8 @@ def _build(network: NucleusNetwork, name: str, kind: NumberFormat, device: Devic
     if name == "torch":
         return EagerMaps(network, kind)
     threads = device.threads or torch.get_num_threads()
-    return CompiledMaps(convert(network), kind, threads=threads, at_once=device.at_once)
+    graph = convert_once("nuclei", network, lambda: convert(network))
+    return CompiledMaps(graph, kind, threads=threads, at_once=device.at_once)
 
 
 class _Rounded(nn.Module):

@@ -20,6 +20,7 @@ from slidetriage.models import compiled as compiled_module
 from slidetriage.models import precision as precision_module
 from slidetriage.models import runtime as runtime_module
 from slidetriage.models.eager import EagerNetwork
+from slidetriage.models.precision import NumberFormat
 from slidetriage.models.probe import measure_drift, paint_probe
 
 HALF = (0.5, 0.5, 0.5)
@@ -241,9 +242,31 @@ def test_what_drifts_is_not_taken(
         assert encoder.encode(tiles).tobytes() == plain.encode(tiles).tobytes()
 
 
+class Rounded:
+    """A compiled network whose features have the precision of bfloat16 on every processor.
+
+    On those without it OpenVINO computes in float32 whatever it is asked for.
+    """
+
+    def __init__(self, network: compiled_module.CompiledNetwork) -> None:
+        self.batch_tiles, self.network = network.batch_tiles, network
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return torch.from_numpy(self.network(images)).bfloat16().float().numpy()
+
+
 def test_probabilities_must_agree_too(
     bundle_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compile_it = compiled_module.Conversion.compile
+
+    def compile_rounded(
+        conversion: compiled_module.Conversion, precision: NumberFormat, **settings: int
+    ) -> tuple[object, ...]:
+        networks = compile_it(conversion, precision, **settings)
+        return networks if precision == "float32" else tuple(map(Rounded, networks))
+
+    monkeypatch.setattr(compiled_module.Conversion, "compile", compile_rounded)
     monkeypatch.setattr(precision_module, "has_bfloat16", lambda: True)
     monkeypatch.setitem(precision_module.DRIFT_BOUNDS, "bfloat16", 1.0)
     device = Device(precision="bfloat16", threads=1)
@@ -345,3 +368,36 @@ def test_gpu_finds_its_batch(tiles: np.ndarray) -> None:
     choice = random_encoder(RESNET, seed=0, device="cuda").prepare(64, 64)
     assert choice.batch_tiles in {32 * 2**i for i in range(6)}
     assert choice.threads is None
+
+
+def test_equal_networks_are_converted_once() -> None:
+    """Torch keeps what it traced for ever, so a run after the other must not trace it again."""
+    made: list[int] = []
+
+    def convert(network: nn.Module, name: str = "a") -> int:
+        return compiled_module.convert_once(name, network, lambda: made.append(0) or len(made))
+
+    def network(bias: float = 0.0) -> nn.Module:
+        layer = nn.Linear(2, 2)
+        nn.init.constant_(layer.weight, 0.5)
+        nn.init.constant_(layer.bias, bias)
+        return nn.Sequential(layer, nn.BatchNorm1d(2))
+
+    first = convert(network())
+    assert convert(network()) == first
+    others = [convert(network(), "b"), convert(network(1e-7)), convert(network().half())]
+    assert len({first, *others}) == 4
+    assert convert(network()) == first
+    convert(nn.Sequential(network()[0], nn.BatchNorm1d(2), nn.ReLU()))
+    assert convert(network()) == first, "the one used last is kept"
+    assert convert(network(), "b") > max(others), "the one not used for longest is not"
+
+
+def test_runs_after_each_other_share_what_openvino_made() -> None:
+    device = Device(precision="float32", threads=1, runtime="openvino")
+    compiled_module._converted.clear()
+    for _ in range(2):
+        assert random_encoder(RESNET, seed=0, device=device).prepare(64, 64).name == "openvino"
+    assert len(compiled_module._converted) == 1
+    random_encoder(RESNET, seed=1, device=device).prepare(64, 64)
+    assert len(compiled_module._converted) == 2

@@ -201,9 +201,12 @@ def test_an_interrupt_ends_the_run_and_says_so(phantom: Path, tmp_path: Path) ->
     assert "interrupted" in errors
     assert "Traceback" not in errors
     left = {path.name for path in out.iterdir()}
-    assert left <= {"run", "worklist.csv", "worklist.json"} | {
+    assert left <= {"run", "worklist.csv", "worklist.json", ".staging"} | {
         p.name for p in out.glob("phantom-*") if (p / "manifest.json").exists()
     }
+    done = cli("run", phantom, "--out", out, "--engine", "serial")
+    assert done.returncode == 0, done.stderr
+    assert not (out / ".staging").exists(), "what was read went into the result"
 
 
 def test_plan_says_beforehand_what_a_run_takes(phantom: Path, data: Find) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import runpy
@@ -29,6 +28,7 @@ from slidetriage.workflows.distribution import DaskEngine
 from slidetriage.workflows.sources import SlideRequest
 from slidetriage.workflows.steps import PlanStep, SlidePlan
 from slidetriage.workflows.worker_plugin import StationPlugin
+from trees import tree
 
 GUIDE = Path(__file__).parents[2] / "docs" / "cluster.md"
 SETTINGS = Settings(batch_tiles=16)
@@ -44,14 +44,6 @@ def block(kind: str, containing: str) -> str:
     blocks = re.findall(rf"```{kind}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     (found,) = [text for text in blocks if containing in text]
     return found
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
-    }
 
 
 @contextmanager

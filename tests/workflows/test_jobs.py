@@ -27,7 +27,8 @@ class Notebook:
     def opens(self, request: SlideRequest) -> None:
         """Not counted."""
 
-    def begins(self, request: SlideRequest) -> None:
+    def begins(self, request: SlideRequest, *, stored: int) -> None:
+        assert stored == 0
         self.begun.append(request.name)
         self.most = max(self.most, len(set(self.begun) - set(self.ended)))
 

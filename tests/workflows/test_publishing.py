@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slidetriage.errors import OutputError
+from slidetriage.errors import OutputError, SlideTriageError
 from slidetriage.workflows.publishing import STAGING, claim_output, publish, write_json
 
 
@@ -21,10 +21,38 @@ def test_a_claimed_folder_is_left_clean(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
 
 
-def test_litter_of_a_killed_run_is_swept(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_there_for_the_next_and_then_swept(tmp_path: Path) -> None:
     (tmp_path / STAGING / "old").mkdir(parents=True)
     with claim_output(tmp_path) as claim:
-        assert list(claim.staging.iterdir()) == []
+        assert [path.name for path in claim.staging.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SlideTriageError])
+def test_a_run_that_is_cut_off_leaves_its_work(tmp_path: Path, error: type[BaseException]) -> None:
+    def work() -> None:
+        with claim_output(tmp_path) as claim:
+            (claim.staging / "work").touch()
+            raise error("cut off")
+
+    with pytest.raises(error):
+        work()
+    assert (tmp_path / STAGING / "work").exists()
+    with pytest.raises(OutputError), claim_output(tmp_path):
+        raise OutputError("the disk is full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staging_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / STAGING).symlink_to(elsewhere)
+    with claim_output(out) as claim:
+        assert not claim.staging.is_symlink()
+    assert (elsewhere / "precious").exists()
 
 
 def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:

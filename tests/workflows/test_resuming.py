@@ -19,17 +19,9 @@ from slidetriage.errors import UsageError
 from slidetriage.workflows.driver import resume, watch
 from slidetriage.workflows.ledger import read_audit, verify_audit, verify_output
 from tiny_slides import write_tiff
+from trees import tree
 
 SERIAL = Resources("serial")
-
-
-def tree(out: Path) -> dict[str, bytes]:
-    """Every file but those of the run."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.relative_to(out).parts[0] != "run"
-    }
 
 
 def begun(out: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import random
@@ -39,19 +38,11 @@ from slidetriage.workflows.steps import (
 )
 from slidetriage.wsi import open_slide
 from tiny_slides import gradient, tile_offsets, write_tiff, zero_tiles
+from trees import tree
 
 Find = Callable[[str], Path]
 SERIAL = Resources("serial")
 FILES = ("annotations.geojson", "manifest.json", "overlay.png", "result.json", "tiles.geojson")
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """sha256 of every file by its path, but for what depends on when and where."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
-    }
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import shapely
 
 from slidetriage.tiling import Tiles, grow_area, select_windows, window_grid
+from slidetriage.workflows.jobs import WINDOWS_AT_ONCE
 from slidetriage.workflows.results import Region
 from slidetriage.workflows.settings import CellSettings
 from slidetriage.workflows.steps import CellPlan, SlidePlan
+from slidetriage.workflows.stored import StoredBatches, origin_of
 from slidetriage.workflows.surveying import check_scale
 
 from .areas import Area, read_given, unite
 from .detecting import Sight
-from .parts import AREAS_FILE, PARTS
+from .parts import AREAS_FILE, PARTS, digest_part
 
 
 def locate_cells(
@@ -44,16 +46,20 @@ def locate_cells(
     ScaleError
         The slide is too coarse (E_MPP_TOO_COARSE), and nuclei are required.
     """
-    shutil.rmtree(staging / PARTS, ignore_errors=True)
-    (staging / PARTS).mkdir(parents=True)
     said = say_too_coarse(plan, sight)
     if said and not cells.required:
+        (staging / PARTS).mkdir(exist_ok=True)
         write_areas(staging, ())
         return CellPlan(plan.slide_id, _none(plan, sight), 0.0, (said,))
     check_scale(plan.slide, sight.needs)
     areas = choose_areas(plan, cells, regions=regions, cropped=cropped)
+    located = lay_windows(plan, areas, sight, cells)
+    stored = StoredBatches(staging / PARTS)
+    origin = origin_of(plan.key, located.windows, WINDOWS_AT_ONCE)
+    stored.keep(origin, (staging / PARTS).mkdir)
     write_areas(staging, areas)
-    return lay_windows(plan, areas, sight, cells)
+    kept = stored.recall(plan.slide_id, lambda start, _: digest_part(staging, start))
+    return replace(located, stored=kept)
 
 
 def say_too_coarse(plan: SlidePlan, sight: Sight) -> str:

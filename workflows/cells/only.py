@@ -51,7 +51,7 @@ def finish_cells(
     content = step.staging / CONTENT
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir()
-    origin = _provenance(plan, found, settings, step.runtimes)
+    origin = _provenance(plan, found, settings, step.detectors)
     frame = GeoJsonFrame(
         slide_id=plan.slide_id,
         class_name="Nucleus",
@@ -138,7 +138,7 @@ def _result_record(
 
 
 def _provenance(
-    plan: SlidePlan, found: CellFindings, settings: Settings, runtimes: tuple[str, ...]
+    plan: SlidePlan, found: CellFindings, settings: Settings, detectors: tuple[str, ...]
 ) -> dict[str, object]:
     detector = found.detector
     return {
@@ -147,7 +147,7 @@ def _provenance(
         "slide": slide_provenance(plan),
         "model": {"name": detector.name, "identity": detector.identity, "mpp": detector.mpp},
         "cells": found.provenance,
-        "runtime": {"detected_by": list(runtimes)},
+        "runtime": {"detected_by": list(detectors)},
         "parameters": settings.as_record(),
         "software": {
             "slidetriage": slidetriage.__version__,

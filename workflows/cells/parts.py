@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,12 @@ def write_part(staging: Path, start: int, part: Part) -> None:
             **columns,  # type: ignore[arg-type]  # numpy's stub takes the first for allow_pickle
         )
     temporary.replace(path)
+
+
+def digest_part(staging: Path, start: int) -> str:
+    """sha256 of the file of the batch whose first window is `start`."""
+    with (staging / PARTS / f"{start:08d}.npz").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_parts(staging: Path) -> list[Path]:

@@ -11,10 +11,12 @@ from slidetriage.tiling import TilePixels
 from slidetriage.workflows.results import Region
 from slidetriage.workflows.settings import CellSettings, Settings
 from slidetriage.workflows.steps import BatchReceipt, CellPlan, CellStep, SlidePlan
+from slidetriage.workflows.stored import StoredBatches
 
 from .detecting import Sight, open_detector, what_computes
 from .locating import locate_cells
 from .looking import look_through
+from .parts import PARTS, digest_part
 
 
 class CellBench:
@@ -65,6 +67,9 @@ class CellBench:
     def look(self, step: CellStep, pixels: TilePixels) -> BatchReceipt:
         """Find the nuclei of a batch of windows."""
         unreadable = look_through(step.batch, pixels, self.detector, step.staging)
-        return BatchReceipt(
+        receipt = BatchReceipt(
             step.slide_id, len(step.batch.tiles), unreadable, pixels.error, self.detector.name
         )
+        start = step.batch.start
+        StoredBatches(step.staging / PARTS).note(start, receipt, digest_part(step.staging, start))
+        return receipt

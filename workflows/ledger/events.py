@@ -51,9 +51,9 @@ def run_started(log: AuditLog, start: RunStart) -> None:
     log.append("run_started", durable=True, **asdict(start))
 
 
-def slide_running(log: AuditLog, row: int) -> None:
-    """Work on a slide begins."""
-    log.append("slide_running", row=row)
+def slide_running(log: AuditLog, row: int, *, stored: int = 0) -> None:
+    """Work on a slide begins, or goes on where a former run had stored so many tiles of it."""
+    log.append("slide_running", row=row, stored=stored)
 
 
 def slide_ended(log: AuditLog, ending: Ending, work: Work) -> None:

@@ -65,7 +65,7 @@ def _verify(out: Path) -> Iterator[Finding]:
         yield Finding("", file, what, f"{_RESUME} It writes the worklist anew.")
     staging = out / STAGING
     if staging.is_dir() and any(staging.iterdir()):
-        what = "there is unfinished work: a run is under way, or was killed"
+        what = "there is unfinished work: a run is under way, or was cut off"
         yield Finding(STAGING, "", what, f"Wait for the run, if there is one. {_RESUME}")
 
 

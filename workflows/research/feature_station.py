@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +120,7 @@ def plan_features(  # noqa: PLR0913 - what is asked, what it is for, where and b
     if found == key:
         return _result(out / file, whole_name, warnings=slide.warnings)
     survey = decoder.survey(slide, digest, needs)
-    # A worker that died here before may have left something.
-    shutil.rmtree(step.staging, ignore_errors=True)
-    step.staging.mkdir(parents=True)
+    step.staging.mkdir(parents=True, exist_ok=True)  # with what a run that was cut off had read
     return SlidePlan(
         slide_id=whole_name,
         sha256=digest,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from slidetriage.workflows.settings import CellSettings
 from slidetriage.workflows.steps import SlideFailure, SlideResult
 from slidetriage.wsi import PhantomSpec, open_slide, paint_phantom
 from tiny_slides import write_tiff
+from trees import tree
 
 SERIAL = Resources("serial")
 CELLS = CellSettings()
@@ -38,15 +38,6 @@ FILES = (
     "result.json",
     "tiles.geojson",
 )
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """sha256 of every file by its path, but for what depends on when and where."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "run"
-    }
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -109,6 +100,9 @@ def test_all_files_tell_of_the_same_nuclei(scouted: TriageReport) -> None:
     assert said["slide"]["abnormal"] == result.abnormal_nuclei
     assert result.nuclei is not None
     assert result.nuclei > 50
+    assert result.warnings == (), "a detector is no other way to encode tiles"
+    (runtime,) = manifest_of(folder)["provenance"]["runtime"]["encoded_by"]
+    assert runtime.startswith("openvino")
     written = (
         read_cell_parquet(folder / "cells.parquet"),
         read_cell_geojson(folder / "cells.geojson.gz"),

@@ -39,19 +39,12 @@ from slidetriage.workflows.steps import SlidePlan
 from slidetriage.workflows.surveying import survey_slide
 from slidetriage.wsi import open_reader, open_slide
 from tiny_slides import gradient, write_tiff, zero_tiles
+from trees import tree
 
 Find = Callable[[str], Path]
 SERIAL = Resources("serial")
 SCOUT = BundleEncoder("breast-idc-scout")
 FORMS: tuple[Form, ...] = ("zarr", "trident", "clam", "stamp")
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def table(out: Path) -> dict[str, dict[str, str]]:
