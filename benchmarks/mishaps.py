@@ -47,6 +47,9 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 DISK_BYTES = 32 << 20
 FULL, INTERRUPTED = 74, 130
 ENDS_WITHIN_S = 10.0
+FAKED_HANGS_AFTER_S = 600.0
+"""libfaketime reads its file at each call, stat among them: imports alone take a minute."""
+
 JUMPS = ("-2y", "-3d", "-1h", "+0", "+1h", "+3d", "+2y")
 
 
@@ -174,9 +177,9 @@ class Mishaps:
             self.chaos.wait_for_moment(out, command, random, time.monotonic(), cold=True)
             if command.poll() is None:
                 send(command.pid, signal.SIGINT)
-            first = command.wait()
+            first = command.wait(FAKED_HANGS_AFTER_S)
             command = self.chaos.begin(out, cold=True, variables=variables)
-            code = command.wait()
+            code = command.wait(FAKED_HANGS_AFTER_S)
         wrong = []
         if code != self.chaos.code:
             last = command.said.read_text(errors="replace")[-2000:]

@@ -168,7 +168,7 @@ def test_a_finished_run_can_be_looked_at_more_closely(
     )
 
 
-@pytest.mark.parametrize("where", ["given", "tissue"])
+@pytest.mark.parametrize("where", [pytest.param("given", marks=pytest.mark.slow), "tissue"])
 def test_without_the_scout_there_is_a_label_image_by_itself(
     slide: Path, tmp_path: Path, where: str
 ) -> None:
