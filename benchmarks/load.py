@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from threading import local
@@ -57,6 +58,7 @@ from slidetriage.workflows.steps import (
     SlidePlan,
     SlideResult,
 )
+from slidetriage.workflows.stored import StoredBatches
 from slidetriage.wsi import open_reader, open_slide
 from tiny_slides import write_tiff
 
@@ -247,7 +249,9 @@ def run_pipeline(engine: SerialEngine, batches: list[TileBatch], staging: Path) 
     tiles = sum(len(batch.tiles) for batch in batches)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    create_features(staging / FEATURES, tiles=tiles, dimension=3, batch=len(batches[0].tiles))
+    store, size = staging / FEATURES, len(batches[0].tiles)
+    make = partial(create_features, store, tiles=tiles, dimension=3, batch=size)
+    StoredBatches(store).keep("bench", make)
     waiting = [EncodeStep("large", batch, staging, "") for batch in batches]
     begin, under_way = time.perf_counter(), 0
     while waiting or under_way:
