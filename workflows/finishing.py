@@ -74,7 +74,7 @@ def finish_slide(
     if verified_key(out / plan.directory) == plan.key:
         return read_result(out / plan.directory)  # a worker died right after publishing it
     content, features = step.staging / CONTENT, step.staging / FEATURES
-    if (content / FEATURES).exists():
+    if not features.exists() and (content / FEATURES).exists():
         (content / FEATURES).rename(features)  # a worker died after it had moved them
     shutil.rmtree(content, ignore_errors=True)
     coverage = read_coverage(features)

@@ -123,6 +123,22 @@ def test_work_under_other_settings_is_begun_anew(cut_off: Path, phantom: Path) -
     assert begun(cut_off) == [0, 0]
 
 
+def test_features_that_a_killed_run_had_moved_are_made_anew(phantom: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        triage(
+            phantom,
+            tmp_path,
+            settings=replace(SMALL, keep_features=True),
+            resources=SERIAL,
+            watcher=Stopped(1),
+        )
+    staging = tmp_path / STAGING / "000000"
+    (staging / "content").mkdir()
+    (staging / "features.zarr").rename(staging / "content" / "features.zarr")
+    assert resume(tmp_path).counts["done"] == 1
+    assert list(verify_output(tmp_path)) == []
+
+
 def test_windows_of_nuclei_are_not_looked_through_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
