@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import fcntl
 import hashlib
@@ -16,15 +17,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import slidetriage
 from faults.specimens import Specimen
+from faults.warm import Order, WarmStart
 from slidetriage.workflows.manifest import verified_key
 
 CHILD = Path(__file__).with_name("child.py")
-SOURCE = Path(slidetriage.__file__).parents[1]
+PATHS = tuple(str(Path(of).parents[1]) for of in (slidetriage.__file__, __file__))
+"""Where a command finds slidetriage and the tests."""
+
 ENDED_WITHIN_S = 5.0
 """For what the command started, after it has ended itself."""
 
@@ -72,33 +77,51 @@ def run_cli(
     timeout_s: float = 120,
     environment: dict[str, str] | None = None,
 ) -> Run:
-    """`slidetriage run` on slides with the serial engine; killed when it takes too long."""
+    """`slidetriage run` on slides with the serial engine; killed when it takes too long.
+
+    It is started cold under a `prefix`, else forked from a process that has imported all.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     notes, said, complained = (out.with_name(f"{out.name}.{end}") for end in ("rows", "out", "err"))
-    command = [
-        *prefix, *_without_privilege(), sys.executable, str(CHILD), str(notes), "run",
-        *(os.fspath(slide) for slide in slides), "--out", str(out), "--engine", "serial", "--json",
-        *options,
+    arguments = [
+        str(notes), "run", *(os.fspath(slide) for slide in slides), "--out", str(out),
+        "--engine", "serial", "--json", *options,
     ]  # fmt: skip
     given = environment or {}
     first = (given["PYTHONPATH"],) if "PYTHONPATH" in given else ()
-    paths = os.pathsep.join((*first, str(SOURCE), str(Path(__file__).parents[1])))
+    paths = os.pathsep.join((*first, *PATHS))
+    given = {**os.environ, "OMP_NUM_THREADS": "1", **given, "PYTHONPATH": paths}
     began = time.monotonic()
-    with said.open("wb") as stdout, complained.open("wb") as stderr:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **given, "PYTHONPATH": paths},
-        )
-        returncode, peak_kb = _wait(process, timeout_s)
+    if prefix:
+        command = [*prefix, *_without_privilege(), sys.executable, str(CHILD), *arguments]
+        with said.open("wb") as stdout, complained.open("wb") as stderr:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                env=given,
+            )
+            pid = process.pid
+            returncode, peak_kb = _wait(process, timeout_s)
+    else:
+        order = Order(arguments, given, str(said), str(complained))
+        pid, returncode, peak_kb = _warm().run(order, timeout_s)
     seconds = time.monotonic() - began
-    orphans = _orphans(process.pid)
+    orphans = _orphans(pid)
     rows = pickle.loads(notes.read_bytes()) if notes.exists() else []
     texts = (path.read_text("utf-8", "surrogateescape") for path in (said, complained))
     return Run(out, returncode, rows, *texts, peak_kb, seconds, orphans)
+
+
+@cache
+def _warm() -> WarmStart:
+    """What commands of this process are forked from, as long as tests run."""
+    paths = {"PYTHONPATH": os.pathsep.join(PATHS), "OMP_NUM_THREADS": "1"}
+    warm = WarmStart(_without_privilege(), {**os.environ, **paths})
+    atexit.register(warm.close)
+    return warm
 
 
 def _without_privilege() -> list[str]:
