@@ -24,6 +24,11 @@ READ_PX = 1 << 18
 SMALLEST_PART_PX = 32
 """Side of the smallest part given up on: 256 um at the usual scale."""
 
+FAILURES_PER_SIDE = 128
+"""Parts that fail until those given up on are twice as wide: after some 450 failures nothing is
+left that could fail. OpenSlide opens a slide anew after each; 3,000 of them took minutes, and in
+a hostile slide all the memory there was."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thumbnail:
@@ -60,46 +65,51 @@ def read_thumbnail(reader: SlideReader, mpp: float = THUMBNAIL_MPP) -> Thumbnail
         mpp_x=width_um / columns,
         mpp_y=height_um / rows,
     )
-    error = _fill(reader, thumbnail, slice(0, rows), slice(0, columns))
+    error = _Filling(reader, thumbnail).fill(slice(0, rows), slice(0, columns))
     if error is not None and thumbnail.unreadable.mean() > 0.5:
         raise error
     return thumbnail
 
 
-def _fill(
-    reader: SlideReader, thumbnail: Thumbnail, rows: slice, columns: slice
-) -> PixelsUnreadable | None:
-    """Read one part into the thumbnail, in halves where it is large; returns the last error."""
-    if (rows.stop - rows.start) * (columns.stop - columns.start) > READ_PX:
-        return _fill_halves(reader, thumbnail, rows, columns)
-    bounds, (height, width) = reader.slide.bounds, thumbnail.valid.shape
-    step_x, step_y = bounds.width / width, bounds.height / height
-    tall, wide = rows.stop - rows.start, columns.stop - columns.start
-    box = Box(
-        bounds.x + columns.start * step_x, bounds.y + rows.start * step_y, wide * step_x,
-        tall * step_y,
-    )  # fmt: skip
-    try:
-        # Tissue is found as well on any level, and a coarse one is read ten times faster.
-        pixels = reader.read(box, wide, tall, finer=1)
-    except PixelsUnreadable as error:
-        if max(tall, wide) > SMALLEST_PART_PX:
-            return _fill_halves(reader, thumbnail, rows, columns)
-        thumbnail.rgb[rows, columns] = reader.slide.background_rgb
-        thumbnail.unreadable[rows, columns] = True
-        return error
-    thumbnail.rgb[rows, columns], thumbnail.valid[rows, columns] = pixels.rgb, pixels.valid
-    return None
+class _Filling:
+    """Reads the parts of a thumbnail, one after the other."""
 
+    def __init__(self, reader: SlideReader, thumbnail: Thumbnail) -> None:
+        self._reader, self._thumbnail = reader, thumbnail
+        self._failures = 0
 
-def _fill_halves(
-    reader: SlideReader, thumbnail: Thumbnail, rows: slice, columns: slice
-) -> PixelsUnreadable | None:
-    if rows.stop - rows.start >= columns.stop - columns.start:
-        middle = (rows.start + rows.stop) // 2
-        halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
-    else:
-        middle = (columns.start + columns.stop) // 2
-        halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
-    errors = [_fill(reader, thumbnail, *half) for half in halves]
-    return errors[1] or errors[0]
+    def fill(self, rows: slice, columns: slice) -> PixelsUnreadable | None:
+        """Read one part, in halves where it is large or fails; returns the last error."""
+        tall, wide = rows.stop - rows.start, columns.stop - columns.start
+        if tall * wide > READ_PX:
+            return self._fill_halves(rows, columns)
+        reader, thumbnail = self._reader, self._thumbnail
+        bounds, (height, width) = reader.slide.bounds, thumbnail.valid.shape
+        step_x, step_y = bounds.width / width, bounds.height / height
+        box = Box(
+            bounds.x + columns.start * step_x, bounds.y + rows.start * step_y, wide * step_x,
+            tall * step_y,
+        )  # fmt: skip
+        smallest = SMALLEST_PART_PX << self._failures // FAILURES_PER_SIDE
+        try:
+            # Tissue is found as well on any level, and a coarse one is read ten times faster.
+            pixels = reader.read(box, wide, tall, finer=1)
+        except PixelsUnreadable as error:
+            self._failures += 1
+            if max(tall, wide) > smallest:
+                return self._fill_halves(rows, columns)
+            thumbnail.rgb[rows, columns] = reader.slide.background_rgb
+            thumbnail.unreadable[rows, columns] = True
+            return error
+        thumbnail.rgb[rows, columns], thumbnail.valid[rows, columns] = pixels.rgb, pixels.valid
+        return None
+
+    def _fill_halves(self, rows: slice, columns: slice) -> PixelsUnreadable | None:
+        if rows.stop - rows.start >= columns.stop - columns.start:
+            middle = (rows.start + rows.stop) // 2
+            halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
+        else:
+            middle = (columns.start + columns.stop) // 2
+            halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
+        errors = [self.fill(*half) for half in halves]
+        return errors[1] or errors[0]

@@ -80,7 +80,7 @@ class DaskEngine:
             if address is None:
                 self._cluster = self._start_workers(settings, workers, cores)
                 unless_joined.callback(self._cluster.close)
-            self._client = Client(self._cluster) if address is None else connect(address)
+            self._client = _join(self._cluster) if address is None else connect(address)
             plugin = StationPlugin(settings, out, private=address is None, station=station)
             self._run = plugin.name
             unless_joined.callback(self.close)
@@ -107,12 +107,7 @@ class DaskEngine:
             try:
                 return start_cluster(processes)
             except (OSError, EOFError, RuntimeError) as error:
-                cause = error.__cause__ or error
-                raise SlideTriageError(
-                    f"The workers could not be started: {type(cause).__name__}: {cause}.",
-                    mend="Run again, or use --engine serial.",
-                    code="E_SCHEDULER",
-                ) from error
+                raise _not_started(error) from error
 
     @property
     def slots(self) -> int:
@@ -207,6 +202,23 @@ class DaskEngine:
         if self._cluster is not None:
             self._cluster.close()
         self._configured.close()
+
+
+def _join(cluster: SpecCluster | None) -> Client:
+    """A client of the scheduler that was started here."""
+    try:
+        return Client(cluster)
+    except OSError as error:
+        raise _not_started(error) from error
+
+
+def _not_started(error: Exception) -> SlideTriageError:
+    cause = error.__cause__ or error
+    return SlideTriageError(
+        f"The workers could not be started: {type(cause).__name__}: {cause}.",
+        mend="Run again, or use --engine serial.",
+        code="E_SCHEDULER",
+    )
 
 
 def connect(address: str) -> Client:

@@ -11,11 +11,12 @@ from math import ceil
 from typing import Any, Literal
 
 from dask.system import CPU_COUNT
-from distributed import Nanny, Scheduler, Security, SpecCluster
+from distributed import Nanny, Scheduler, SpecCluster
 from distributed.core import Status
 
 from slidetriage.errors import UsageError
 
+from .loopback_tls import make_credentials
 from .serial import AHEAD, MOST_AT_ONCE
 
 CORES_TOGETHER = 4
@@ -155,7 +156,7 @@ def start_cluster(processes: tuple[Process, ...]) -> SpecCluster:
     shared: dict[str, object] = {
         "host": "127.0.0.1",
         "protocol": "tls://",
-        "security": Security.temporary(),
+        "security": make_credentials(),
     }
     scheduler = {**shared, "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
     return Workers(  # type: ignore[no-untyped-call]  # Dask's

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from slidetriage.errors import PixelsUnreadable
 from slidetriage.tiling import (
     TileBatch,
     TileGrid,
@@ -16,7 +18,7 @@ from slidetriage.tiling import (
     select_tiles,
 )
 from slidetriage.tiling import thumbnail as thumbnails
-from slidetriage.wsi import Box, SlideReader, open_reader, open_slide
+from slidetriage.wsi import Box, Pixels, SlideReader, open_reader, open_slide
 from tiny_slides import gradient, write_tiff, zero_tiles
 
 
@@ -112,6 +114,42 @@ def test_a_bad_tile_costs_its_part_of_the_thumbnail(tmp_path: Path) -> None:
     assert columns.min() <= 5 * 16 < columns.max()
     assert thumbnail.unreadable.mean() < 0.07
     assert not thumbnail.valid[thumbnail.unreadable].any()
+
+
+class CountingReader:
+    """A reader that counts reads that fail."""
+
+    def __init__(self, reader: SlideReader) -> None:
+        self._reader, self.slide, self.failures = reader, reader.slide, 0
+
+    def read(self, *arguments: Any, **options: Any) -> Pixels:
+        try:
+            return self._reader.read(*arguments, **options)
+        except PixelsUnreadable:
+            self.failures += 1
+            raise
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def test_much_damage_is_given_up_on_in_larger_parts(tmp_path: Path) -> None:
+    """Each read that fails can take a second; a little damage is still fenced in closely."""
+    side = 2048
+    path = write_tiff(tmp_path / "one.tif", gradient(side, side), compression="jpeg", mpp=8.0)
+    per_row = side // 256
+    zero_tiles(path, list(range(per_row * 3)))  # three rows of tiles of eight
+    reader = CountingReader(open_reader(open_slide(path)))
+    thumbnail = read_thumbnail(reader)
+    assert thumbnail.rgb.shape == (side, side, 3)
+    assert thumbnail.unreadable[: 3 * 256].all()
+    assert thumbnail.unreadable.mean() <= 0.5, "and not twice as much as is damaged"
+    assert 200 < reader.failures < 500
+    zero_tiles(path, list(range(per_row * 7)))
+    reader = CountingReader(open_reader(open_slide(path)))
+    with pytest.raises(PixelsUnreadable):
+        read_thumbnail(reader)
+    assert reader.failures < 500
 
 
 def test_the_thumbnail_shows_the_bounds_only(bounded_slide: Path) -> None:

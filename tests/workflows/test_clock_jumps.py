@@ -1,4 +1,4 @@
-"""A clock that is set back holds no message of Dask back."""
+"""A clock that is set holds no message of Dask back, and makes no certificate invalid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from distributed import batched
 from distributed.batched import BatchedSend
 from distributed.comm import Comm, connect, listen
@@ -15,6 +16,7 @@ from tornado.ioloop import IOLoop
 from slidetriage import Settings
 from slidetriage.workflows.clock_jumps import send_in_spite_of_the_clock
 from slidetriage.workflows.distribution import DaskEngine
+from slidetriage.workflows.loopback_tls import make_credentials
 
 INTERVAL, BACK_S, PATIENCE_S = "50 ms", 3600.0, 3.0
 
@@ -87,3 +89,12 @@ def test_processes_of_a_run_are_mended(tmp_path: Path) -> None:
         assert list(engine._client.run(is_mended).values()) == [True]
     finally:
         engine.close()
+
+
+def test_certificates_of_a_run_are_valid_whatever_the_clock_says() -> None:
+    """Those of Dask begin with the second in which they are made."""
+    first, second = (make_credentials().get_tls_config_for_role("worker") for _ in range(2))
+    assert first["key"] != second["key"]
+    (certificate,) = x509.load_pem_x509_certificates(first["cert"].encode())
+    assert certificate.not_valid_before_utc.year == 1970
+    assert certificate.not_valid_after_utc.year == 9999

@@ -16,6 +16,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+from distributed.comm import CommClosedError
 
 from slidetriage import Resources, Settings
 from slidetriage.errors import SlideTriageError, UsageError
@@ -200,6 +201,20 @@ def test_workers_that_cannot_be_forked_end_the_run(
     with pytest.raises(SlideTriageError, match="could not be started: EOFError") as caught:
         DaskEngine(Settings(), tmp_path, workers=1)
     assert caught.value.code == "E_SCHEDULER"
+
+
+def test_a_scheduler_that_does_not_answer_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CommClosedError("TLS certificate does not match")
+
+    running = {process.pid for process in workers()}
+    monkeypatch.setattr(distribution, "Client", refuse)
+    with pytest.raises(SlideTriageError, match=r"could not be started.*does not match") as caught:
+        DaskEngine(Settings(), tmp_path, workers=1)
+    assert caught.value.code == "E_SCHEDULER"
+    assert {process.pid for process in workers()} <= running
 
 
 def test_a_run_whose_workers_never_come_back_ends(
