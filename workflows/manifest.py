@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,11 +56,19 @@ def provenance(
         "runtime": {**bundle.prepare().as_record(), "encoded_by": list(runtimes)},
         "parameters": settings.as_record(),
         "software": {
-            "slidetriage": slidetriage.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in VERSIONED},
+            **list_versions(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         },
+    }
+
+
+@cache
+def list_versions() -> dict[str, str]:
+    """Of slidetriage, Python and packages; to look them up takes 10 ms, too much for each slide."""
+    return {
+        "slidetriage": slidetriage.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in VERSIONED},
     }
 
 

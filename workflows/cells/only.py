@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
-import slidetriage
 from slidetriage.errors import PixelsUnreadable
 from slidetriage.models.nuclei import NucleusDetector
 from slidetriage.workflows.decoding import Decoder
 from slidetriage.workflows.geojson import GeoJsonFrame
 from slidetriage.workflows.identity import SCHEMA_VERSION
-from slidetriage.workflows.manifest import VERSIONED, slide_provenance, verified_key, write_manifest
+from slidetriage.workflows.manifest import (
+    list_versions,
+    slide_provenance,
+    verified_key,
+    write_manifest,
+)
 from slidetriage.workflows.publishing import publish, write_json
 from slidetriage.workflows.records import RESULT, read_result, slide_facts
 from slidetriage.workflows.settings import RESEARCH_USE, Settings
@@ -149,9 +151,5 @@ def _provenance(
         "cells": found.provenance,
         "runtime": {"detected_by": list(detectors)},
         "parameters": settings.as_record(),
-        "software": {
-            "slidetriage": slidetriage.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in VERSIONED},
-        },
+        "software": list_versions(),
     }
