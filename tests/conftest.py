@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # Tests run side by side, one for each core: with as many threads each as there are cores, these
 # wait for one another most of the time. Read when torch and NumPy are loaded; processes that tests
@@ -15,8 +18,10 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 
 import pytest
 
-from slidetriage.workflows import station
+from slidetriage.models import Bundle, Device
+from slidetriage.workflows import finishing, station
 from slidetriage.workflows.decoding import Nursery
+from slidetriage.workflows.settings import DEFAULT_BUNDLE
 from slidetriage.wsi import PhantomSpec, paint_phantom
 from tiny_slides import gradient, patch_table, tile_offsets, write_tiff
 
@@ -44,6 +49,46 @@ def _one_nursery() -> Iterator[None]:
         yield
     if kept.cache_info().currsize:
         Nursery.close(kept())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_scout() -> Iterator[None]:
+    """All runs of a test process share the shipped model: to convert it takes a second each.
+
+    Runs on workers and by the command line load their own, and so do tests of the model itself.
+    """
+    plain: Callable[..., Bundle] = station.load_bundle
+
+    @cache
+    def load_scout(device: Device) -> Bundle:
+        return plain(DEFAULT_BUNDLE, device=device)
+
+    def load(model: str, *, device: Device) -> Bundle:
+        return load_scout(device) if model == DEFAULT_BUNDLE else plain(model, device=device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(station, "load_bundle", load)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_picture_each() -> Iterator[None]:
+    """What was drawn is not drawn again for equal input: half a second each, often the same slide.
+
+    Runs on workers and by the command line draw theirs, and so do tests of the drawing.
+    """
+    plain, drawn = finishing.draw_overlay, dict[bytes, bytes]()
+
+    def draw(path: Path, **shown: Any) -> None:
+        key = hashlib.sha256(pickle.dumps(shown)).digest()
+        if key not in drawn:
+            plain(path, **shown)
+            drawn[key] = path.read_bytes()
+        path.write_bytes(drawn[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finishing, "draw_overlay", draw)
+        yield
 
 
 @pytest.fixture(scope="session")
