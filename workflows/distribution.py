@@ -27,11 +27,11 @@ from distributed.scheduler import KilledWorker
 
 from slidetriage.errors import SlideTriageError, UsageError
 
-from .clock_jumps import send_in_spite_of_the_clock
 from .opening import OpenStation, open_triage
 from .processes import CLOSED_WITHIN_S, find_gpus, plan_processes, start_cluster
 from .serial import Engine
 from .settings import Settings
+from .steady_clock import keep_time_steadily
 from .steps import STEP_NAMES, Receipt, SlideFailure, Step
 from .template import METHOD, start_template
 from .worker_plugin import StationPlugin, perform_here
@@ -72,7 +72,7 @@ class DaskEngine:
     ) -> None:
         # Dask tells of every connection made and closed; what matters comes back as a receipt.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        send_in_spite_of_the_clock()
+        keep_time_steadily()
         self._cluster = None
         self._configured = ExitStack()
         with ExitStack() as unless_joined:

@@ -13,11 +13,11 @@ from distributed import Worker, WorkerPlugin, get_worker
 from slidetriage import __version__
 from slidetriage.errors import UsageError
 
-from .clock_jumps import send_in_spite_of_the_clock
 from .opening import OpenStation, open_triage
 from .orphans import end_with_parent
 from .serial import AHEAD
 from .settings import Settings
+from .steady_clock import keep_time_steadily
 from .steps import Receipt, Step
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class StationPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Load the model now, so that a model that cannot be loaded ends the run at its start."""
         self._check_version()
-        send_in_spite_of_the_clock()
+        keep_time_steadily()
         if self.settings.device == "cpu":
             self._at_once = max(1, worker.state.nthreads - AHEAD)
         self._station = self._open()
