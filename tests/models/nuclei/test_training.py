@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from nuclei.augment import change_optics, drop_red_cells, recolour, restain, warp
+from nuclei.crowding import MOST_HIDDEN, crowd
 from nuclei.images import LabelledImage, find_pictures, split_images
 from nuclei.learning import CropMaker, Material, Recipe, measure_loss, start_network
+from nuclei.targets import touching
 
 from slidetriage.models.nuclei.learned import load_detector
 from slidetriage.models.nuclei.network import STRIDE, NucleusNetwork, prepare_images
@@ -77,6 +79,30 @@ def test_augmentation_keeps_nuclei_where_they_are_labelled() -> None:
     ):
         assert altered.dtype == np.uint8
         assert altered[labels > 0].mean() < altered[labels == 0].mean() - 10
+
+
+def test_copies_of_nuclei_lie_against_others() -> None:
+    labels = np.zeros((160, 160), np.int32)
+    y, x = np.indices(labels.shape)
+    places = [(x, y) for x in (30, 80, 130) for y in (30, 80, 130)]
+    for number, (left, top) in enumerate(places, 1):
+        labels[((x - left) / 11) ** 2 + ((y - top) / 7) ** 2 < 1] = number
+    image = np.where(labels[..., None] > 0, 60, 220).repeat(3, -1).astype(np.uint8)
+    crowded, numbers = crowd(image, labels, np.random.default_rng(1))
+    assert numbers.max() > labels.max() + 2
+    assert np.count_nonzero(touching(labels)) == 0
+    assert np.count_nonzero(touching(numbers)) > 20
+    for number in range(1, labels.max() + 1):
+        before = labels == number
+        left = np.bincount(numbers[before])[1:].max()
+        assert left >= (1 - MOST_HIDDEN) * np.count_nonzero(before)
+    dark = crowded[..., 0] < 140
+    assert np.mean(dark == (numbers > 0)) > 0.99, "what is labelled is what is drawn"
+    again = crowd(image, labels, np.random.default_rng(1))
+    np.testing.assert_array_equal(crowded, again[0])
+    np.testing.assert_array_equal(numbers, again[1])
+    alone = np.where(labels == 5, labels, 0)
+    assert crowd(image, alone, np.random.default_rng(1))[1] is alone
 
 
 def test_crops_are_decided_by_the_seed() -> None:
