@@ -88,9 +88,11 @@ def _lay(
     reach = ahead + behind + 0.5 + behind * rng.uniform(-0.25, 0.1)
     top, left = np.rint(centre + towards * reach - middle).astype(int)
     (height, width), side = labels.shape, len(copy.inside)
+    if top >= height or left >= width or top + side <= 0 or left + side <= 0:
+        return
     spot = (
-        slice(max(0, top), max(0, min(height, top + side))),
-        slice(max(0, left), max(0, min(width, left + side))),
+        slice(max(0, top), min(height, top + side)),
+        slice(max(0, left), min(width, left + side)),
     )
     part = tuple(slice(s.start - at, s.stop - at) for s, at in zip(spot, (top, left), strict=True))
     inside = copy.inside[part]

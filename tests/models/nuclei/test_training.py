@@ -105,6 +105,22 @@ def test_copies_of_nuclei_lie_against_others() -> None:
     assert crowd(image, alone, np.random.default_rng(1))[1] is alone
 
 
+def test_copies_that_would_lie_outside_are_left_out() -> None:
+    y, x = np.mgrid[:128, :128]
+    labels = np.zeros((128, 128), np.int32)
+    # The neighbour of most copies is a sliver at an edge, beyond which there is nothing.
+    for number, edge in enumerate(("top", "bottom", "left", "right"), 2):
+        where = {"top": y < 2, "bottom": y > 125, "left": x < 2, "right": x > 125}[edge]
+        labels[where & (np.abs((x if edge in ("top", "bottom") else y) - 64) < 60)] = number
+    labels[np.hypot(y - 64, x - 64) < 9] = 1
+    image = np.full((128, 128, 3), 180, np.uint8)
+    image[labels > 0] = 90
+    for seed in range(40):
+        crowded, numbers = crowd(image, labels, np.random.default_rng(seed))
+        assert crowded.shape == image.shape
+        assert numbers.shape == labels.shape
+
+
 def test_crops_are_decided_by_the_seed() -> None:
     material = Material([tissue(n) for n in range(3)], [], [])
     recipe = Recipe(batch=3, crop_px=64)
