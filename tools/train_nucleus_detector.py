@@ -85,9 +85,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, nargs=3, default=(700, 800, 900))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--crowd", type=float, default=0.0, help="share of crops with copies of nuclei, 0 to 1"
-    )
     parser.add_argument("--quick", action="store_true", help="a few steps: tries the code")
     return parser.parse_args()
 
@@ -97,7 +94,7 @@ def learn(
 ) -> tuple[Making, NucleusNetwork, Decoding, dict[str, object]]:
     """The three trainings, and the choice after the first."""
     first, second, third = (2, 2, 2) if arguments.quick else arguments.steps
-    recipe = Recipe(steps=first, crowd_share=arguments.crowd)
+    recipe = Recipe(steps=first)
     if arguments.quick:
         recipe = dataclasses.replace(recipe, crop_px=64, batch=2)
     last = dataclasses.replace(

@@ -21,7 +21,6 @@ from torch.nn import functional
 from slidetriage.models.nuclei.network import NucleusNetwork, prepare_images
 
 from .augment import change_optics, drop_red_cells, recolour, restain, warp
-from .crowding import crowd
 from .images import LabelledImage
 from .targets import relative_depth, touching
 
@@ -52,9 +51,6 @@ class Recipe:
     """How much oftener an image of the rare pink kind is drawn."""
     touching_weight: float = 2.0
     """How much more a pixel counts where two nuclei touch."""
-    crowd_share: float = 0.0
-    """In how many crops of images copies of nuclei are laid against others; the shipped detector
-    learned without."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +108,6 @@ class CropMaker:
         high = min(recipe.scale[1], recipe.diameter_px[1] / diameter)
         scale = float(np.exp(rng.uniform(math.log(low), math.log(max(high, low)))))
         image, labels = warp(source.image, source.labels, scale, recipe.crop_px, rng)
-        if recipe.crowd_share and rng.random() < recipe.crowd_share:
-            image, labels = crowd(image, labels, rng)
         share = recipe.restain_share * (0.4 if source.kind == "pink" else 1.0)
         if rng.random() < share:
             behind = None

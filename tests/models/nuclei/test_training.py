@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 import torch
 from nuclei.augment import change_optics, drop_red_cells, recolour, restain, warp
-from nuclei.crowding import MOST_HIDDEN, crowd
 from nuclei.images import LabelledImage, find_pictures, split_images
 from nuclei.learning import CropMaker, Material, Recipe, measure_loss, start_network
-from nuclei.targets import touching
 
 from slidetriage.models.nuclei.learned import load_detector
 from slidetriage.models.nuclei.network import STRIDE, NucleusNetwork, prepare_images
@@ -79,46 +77,6 @@ def test_augmentation_keeps_nuclei_where_they_are_labelled() -> None:
     ):
         assert altered.dtype == np.uint8
         assert altered[labels > 0].mean() < altered[labels == 0].mean() - 10
-
-
-def test_copies_of_nuclei_lie_against_others() -> None:
-    labels = np.zeros((160, 160), np.int32)
-    y, x = np.indices(labels.shape)
-    places = [(x, y) for x in (30, 80, 130) for y in (30, 80, 130)]
-    for number, (left, top) in enumerate(places, 1):
-        labels[((x - left) / 11) ** 2 + ((y - top) / 7) ** 2 < 1] = number
-    image = np.where(labels[..., None] > 0, 60, 220).repeat(3, -1).astype(np.uint8)
-    crowded, numbers = crowd(image, labels, np.random.default_rng(1))
-    assert numbers.max() > labels.max() + 2
-    assert np.count_nonzero(touching(labels)) == 0
-    assert np.count_nonzero(touching(numbers)) > 20
-    for number in range(1, labels.max() + 1):
-        before = labels == number
-        left = np.bincount(numbers[before])[1:].max()
-        assert left >= (1 - MOST_HIDDEN) * np.count_nonzero(before)
-    dark = crowded[..., 0] < 140
-    assert np.mean(dark == (numbers > 0)) > 0.99, "what is labelled is what is drawn"
-    again = crowd(image, labels, np.random.default_rng(1))
-    np.testing.assert_array_equal(crowded, again[0])
-    np.testing.assert_array_equal(numbers, again[1])
-    alone = np.where(labels == 5, labels, 0)
-    assert crowd(image, alone, np.random.default_rng(1))[1] is alone
-
-
-def test_copies_that_would_lie_outside_are_left_out() -> None:
-    y, x = np.mgrid[:128, :128]
-    labels = np.zeros((128, 128), np.int32)
-    # The neighbour of most copies is a sliver at an edge, beyond which there is nothing.
-    for number, edge in enumerate(("top", "bottom", "left", "right"), 2):
-        where = {"top": y < 2, "bottom": y > 125, "left": x < 2, "right": x > 125}[edge]
-        labels[where & (np.abs((x if edge in ("top", "bottom") else y) - 64) < 60)] = number
-    labels[np.hypot(y - 64, x - 64) < 9] = 1
-    image = np.full((128, 128, 3), 180, np.uint8)
-    image[labels > 0] = 90
-    for seed in range(40):
-        crowded, numbers = crowd(image, labels, np.random.default_rng(seed))
-        assert crowded.shape == image.shape
-        assert numbers.shape == labels.shape
 
 
 def test_crops_are_decided_by_the_seed() -> None:
