@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 from nuclei.figures import by_kind, compare_all
-from nuclei.images import ImageSplit, LabelledImage, load_images, split_images
+from nuclei.images import LabelledImage, deal_folds, load_images, split_images
 from nuclei.learning import Material, Recipe, train
 from nuclei.phantoms import cut_crops
 from threadpoolctl import threadpool_limits
@@ -45,16 +45,14 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     images = load_images(arguments.data / "nuclei")
-    split = split_images(images, seed=SPLIT_SEED)
+    folds = deal_into_folds(images)
     if arguments.join:
-        parts = [json.loads(path.read_text()) for path in arguments.join]
-        held = [image for image in images if image.name in split.held_out]
-        found = measure(load_detector(), held)
-        for part in parts:
-            found |= part
-        print(json.dumps(summarise(found, images, split), indent=2))
+        found = measure(load_detector(), [image for image in images if image.name in folds[0]])
+        for path in arguments.join:
+            found |= json.loads(path.read_text())
+        print(json.dumps(summarise(found, images, folds), indent=2))
         return
-    fold = deal_folds(images, split)[arguments.fold - 1]
+    fold = folds[arguments.fold]
     rest = [image for image in images if image.name not in fold]
     held = [image for image in images if image.name in fold]
     detector = learn(arguments, rest)
@@ -77,20 +75,11 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def deal_folds(images: Sequence[LabelledImage], split: ImageSplit) -> list[set[str]]:
-    """Names of the images of each fold: pictures at random to the fold with the fewer images."""
-    rng = np.random.default_rng(SPLIT_SEED)
-    folds: list[set[str]] = [set() for _ in FOLDS]
-    members: dict[str, list[LabelledImage]] = {}
-    for image in images:
-        if image.name not in split.held_out:
-            members.setdefault(image.picture, []).append(image)
-    for kind in sorted({image.kind for image in images}):
-        pictures = sorted(name for name in members if members[name][0].kind == kind)
-        for number in rng.permutation(len(pictures)):
-            fold = min(folds, key=len)
-            fold.update(image.name for image in members[pictures[number]])
-    return folds
+def deal_into_folds(images: Sequence[LabelledImage]) -> list[set[str]]:
+    """Names of the held-out images, and of those of each fold."""
+    held_out = set(split_images(list(images), seed=SPLIT_SEED).held_out)
+    rest = [image for image in images if image.name not in held_out]
+    return [held_out, *deal_folds(rest, seed=SPLIT_SEED, count=len(FOLDS))]
 
 
 def learn(arguments: argparse.Namespace, images: Sequence[LabelledImage]) -> LearnedDetector:
@@ -132,25 +121,21 @@ def measure(
 def summarise(
     found: dict[str, dict[str, dict[str, float]]],
     images: Sequence[LabelledImage],
-    split: ImageSplit,
+    folds: Sequence[set[str]],
 ) -> dict[str, object]:
     """Means over all images that were measured, of each kind, and of each fold."""
-    folds = [set(split.held_out), *deal_folds(images, split)]
-    missing = {image.name for image in images} - found.keys()
-    report: dict[str, object] = {"images": len(found), "not measured": len(missing)}
+    known = [image for image in images if image.name in found]
+    report: dict[str, object] = {"measured": len(known), "not measured": len(images) - len(known)}
     for name in FINDERS:
-        known = [image for image in images if image.name in found]
-        agreements = [Agreement(**found[image.name][name]) for image in known]  # type: ignore[arg-type]  # as written
-        report[name] = by_kind(known, agreements)
+        agreements = {
+            image.name: Agreement(**found[image.name][name])  # type: ignore[arg-type]  # as written
+            for image in known
+        }
+        report[name] = by_kind(known, list(agreements.values()))
         report[f"{name}, F1 of folds"] = [
-            round(
-                float(
-                    np.mean([a.f1 for i, a in zip(known, agreements, strict=True) if i.name in f])
-                ),
-                4,
-            )
-            for f in folds
-            if f & found.keys()
+            round(float(np.mean([agreements[key].f1 for key in fold & found.keys()])), 4)
+            for fold in folds
+            if fold & found.keys()
         ]
     return report
 

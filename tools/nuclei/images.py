@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,24 @@ def split_images(
             parts[part] += taken
         parts["train"] += [image.name for name in order for image in members[name]]
     return ImageSplit(*(tuple(sorted(parts[p])) for p in ("train", "validation", "held_out")))
+
+
+def deal_folds(images: Sequence[LabelledImage], *, seed: int, count: int) -> list[set[str]]:
+    """Names of the images of each fold: whole pictures, kind after kind in an order by seed.
+
+    A picture goes to the fold that has the fewest images so far.
+    """
+    rng = np.random.default_rng(seed)
+    folds: list[set[str]] = [set() for _ in range(count)]
+    members: dict[str, list[LabelledImage]] = {}
+    for image in images:
+        members.setdefault(image.picture, []).append(image)
+    for kind in sorted({image.kind for image in images}):
+        pictures = sorted(name for name in members if members[name][0].kind == kind)
+        for number in rng.permutation(len(pictures)):
+            fold = min(folds, key=len)
+            fold.update(image.name for image in members[pictures[number]])
+    return folds
 
 
 def _differ(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

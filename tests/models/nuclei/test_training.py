@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from nuclei.augment import change_optics, drop_red_cells, recolour, restain, warp
-from nuclei.images import LabelledImage, find_pictures, split_images
+from nuclei.images import LabelledImage, deal_folds, find_pictures, split_images
 from nuclei.learning import CropMaker, Material, Recipe, measure_loss, start_network
 
 from slidetriage.models.nuclei.learned import load_detector
@@ -77,6 +78,23 @@ def test_augmentation_keeps_nuclei_where_they_are_labelled() -> None:
     ):
         assert altered.dtype == np.uint8
         assert altered[labels > 0].mean() < altered[labels == 0].mean() - 10
+
+
+def test_folds_hold_every_image_once_and_whole_pictures() -> None:
+    images = [
+        dataclasses.replace(tissue(n, kind), picture=f"{kind}-picture-{n // 3}")
+        for kind in ("purple", "white", "pink")
+        for n in range(9)
+    ]
+    folds = deal_folds(images, seed=4, count=3)
+    assert sorted(name for fold in folds for name in fold) == sorted(i.name for i in images)
+    assert {len(fold) for fold in folds} == {9}
+    for fold in folds:
+        pictures = {image.picture for image in images if image.name in fold}
+        assert fold == {image.name for image in images if image.picture in pictures}
+        assert len({name.rstrip("0123456789") for name in fold}) == 3, "every kind in every fold"
+    assert folds == deal_folds(images, seed=4, count=3)
+    assert folds != deal_folds(images, seed=5, count=3)
 
 
 def test_crops_are_decided_by_the_seed() -> None:
