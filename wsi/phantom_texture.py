@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .phantom_fields import Floats, periodic_noise
+from .phantom_fields import Floats, measure_depth, periodic_noise
 
 FAT_SPREAD_UM = 70.0
 """A fat cell is there if the field FAT at its centre is positive, give or take half of this."""
@@ -106,7 +106,7 @@ def _fat(rng: np.random.Generator) -> Floats:
     same = np.ones(labels.shape, np.uint8)
     same[:-1][labels[:-1] != labels[1:]] = 0
     same[:, :-1][labels[:, :-1] != labels[:, 1:]] = 0
-    distance = cv2.distanceTransform(same, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = measure_depth(same)
     # Blurring rounds the corners of the cells, as pressure does in fat.
     blur_px = 3.2
     blurred = cv2.GaussianBlur(distance, (0, 0), blur_px)

@@ -1,10 +1,12 @@
+import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 from shapely import contains_xy, distance, points
 from shapely.geometry import Point, Polygon
 
 from slidetriage.errors import UsageError
-from slidetriage.wsi.phantom_fields import Field, FieldGrid, periodic_noise
+from slidetriage.wsi.phantom_fields import Field, FieldGrid, measure_depth, periodic_noise
 from slidetriage.wsi.phantom_nuclei import STAMP_RADIUS_PX, NucleusKind
 from slidetriage.wsi.phantom_scene import PhantomScene, PhantomSpec, plan_phantom
 
@@ -20,6 +22,26 @@ def test_the_same_spec_gives_the_same_scene(scene: PhantomScene) -> None:
     assert np.array_equal(again.fields, scene.fields)
     assert np.array_equal(again.nuclei.centres_um, scene.nuclei.centres_um)
     assert np.array_equal(again.stamps, scene.stamps)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_depth_is_exact_whatever_computes_it(threads: int) -> None:
+    mask = np.zeros((126, 147), np.uint8)
+    cv2.ellipse(mask, (70, 60), (55, 40), 20, 0, 360, (1,), -1)
+    exact = np.asarray(distance_transform_edt(mask), np.float32)
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        kept = []
+        for size in np.random.default_rng(2).integers(1, 40_000, 30):
+            kept.append(np.empty(size, np.uint8))  # moves what is asked for next
+            assert np.array_equal(measure_depth(mask), exact)
+    finally:
+        cv2.setNumThreads(before)
+    wide = np.pad(mask, ((0, 0), (700, 700)))
+    assert np.array_equal(measure_depth(wide)[:, 700:-700], exact)
+    for shape in ((5, 4), (5, 2000)):
+        assert (measure_depth(np.ones(shape, np.uint8)) == 1e6).all(), "nowhere to measure to"
 
 
 def test_another_seed_gives_another_scene(scene: PhantomScene) -> None:
