@@ -62,7 +62,7 @@ def test_on_images_held_out_before_training(
     floor = mean_figures(
         compare_all(lambda image: ClassicalDetector().detect(image[None])[0], held)
     )
-    assert ours["f1"] >= 0.75  # 0.760; 0.80 is wanted and not reached: see docs/nuclei.md
+    assert ours["f1"] >= 0.75  # 0.760 to 0.769; 0.80 is wanted and not reached: see docs/nuclei.md
     assert ours["f1"] >= floor["f1"] + 0.08
     assert ours["pq"] > floor["pq"]
     assert ours["aji"] > floor["aji"]
