@@ -6,8 +6,8 @@
 21 held-out images are few, and how hard they are is chance. So the other images are dealt into two
 folds, whole pictures and kind after kind, and a network is trained for each fold on all images
 outside it. The held-out images are the third fold, which the shipped detector has not seen. Folds
-learn in two stages, of 700 and 600 steps, in place of the shipped detector's three of 2,400; how
-maps become nuclei is taken from its card, chosen on 16 images that lie in these folds.
+learn 1,300 steps in two stages, the shipped detector learned 2,400 in three; how maps become nuclei
+is taken from its card, chosen on 16 images that lie in these folds.
 """
 
 from __future__ import annotations
